@@ -1,0 +1,3 @@
+module tp0
+
+go 1.24
