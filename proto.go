@@ -1,0 +1,410 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"strconv"
+	"unicode/utf8"
+)
+
+// The messages. Integers are big-endian; a string is a u16 length in bytes, then that many bytes of UTF-8.
+//
+//	BET     1  u8 agency, string first name, string last name, string document, string birthdate, u16 number
+//	ACK     2  u8 response, string status
+//	BATCH   3  u16 count, then count BETs, each with its op byte
+//	NOTIFY  4  u8 agency, u8 kind
+//	WINNERS 5  u16 count, then count strings, each a document
+//	HELLO   6  u8 version, u8 agency, string source
+//	RESUME  7  u64 records, u32 crc
+//
+// docs/protocol.md is the same for someone who writes another client. These constants are on the wire: never renumber.
+const (
+	opBet     = 1
+	opAck     = 2
+	opBatch   = 3
+	opNotify  = 4
+	opWinners = 5
+	opHello   = 6
+	opResume  = 7
+)
+
+// An ackCode is the response of an ACK.
+type ackCode uint8
+
+const (
+	ackStored      ackCode = 0 // every bet is stored
+	ackRefused     ackCode = 1 // some were refused, the status says which; all others are stored
+	ackNoDraw      ackCode = 3 // the draw has not happened
+	ackWinners     ackCode = 4 // WINNERS follows
+	ackUnavailable ackCode = 5 // not taken, nothing of it stored: try again later
+	ackProtocol    ackCode = 6 // not taken, and never will be; the server closes the connection
+)
+
+// The kinds of NOTIFY.
+const (
+	notifyFinished = 0 // the agency has sent all its bets
+	notifyWinners  = 1 // tell me the winners
+)
+
+// Limits and fixed sizes, in bytes.
+const (
+	// maxMessage is the longest message with its op byte that a server takes, and the longest ACK that it gives.
+	maxMessage = 8192
+	// batchHead is the op byte and the count of a BATCH.
+	batchHead = 3
+	// minBet is a BET of four empty strings. It bounds the count that a BATCH can truthfully have.
+	minBet = 1 + 1 + 4*2 + 2
+	// maxStatus is the longest status of an ACK: op, response and length go with it.
+	maxStatus = maxMessage - 4
+	// maxSource is the longest name of a source.
+	maxSource = 255
+	// helloVersion is the only version of HELLO there is.
+	helloVersion = 1
+	// maxWinners is how many documents one WINNERS holds; a list that is longer goes on in another WINNERS.
+	maxWinners = 65535
+)
+
+// castagnoli is the polynomial of RESUME's CRC and of all that is on disk: the one that processors compute by themselves.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// errShort says that a message goes on after the bytes that are there: read more and parse again.
+var errShort = errors.New("proto: the message goes on")
+
+// A protocolError is a message that breaks the protocol. Its text is what the ACK 6 says.
+type protocolError struct{ reason string }
+
+func (e *protocolError) Error() string { return e.reason }
+
+// protocolErrorf makes a protocolError.
+func protocolErrorf(format string, args ...any) error {
+	return &protocolError{fmt.Sprintf(format, args...)}
+}
+
+// A framer cuts the bytes of a connection into messages. It owns its buffer; what unread returns is valid until the next fill or discard.
+type framer struct {
+	src  io.Reader
+	buf  []byte // buf[r:w] is read from src but not yet consumed
+	r, w int
+}
+
+// unread returns the bytes that are there and not consumed.
+func (f *framer) unread() []byte { return f.buf[f.r:f.w] }
+
+// discard consumes n bytes.
+func (f *framer) discard(n int) {
+	f.r += n
+	if f.r == f.w {
+		f.r, f.w = 0, 0
+	}
+}
+
+// fill reads once more, after what is there. It moves the rest of the buffer to its front only when the room behind it would not take a whole message.
+func (f *framer) fill() error {
+	if len(f.buf)-f.r < maxMessage || f.w == len(f.buf) {
+		f.w = copy(f.buf, f.buf[f.r:f.w])
+		f.r = 0
+	}
+	n, err := f.src.Read(f.buf[f.w:])
+	f.w += n
+	if n > 0 {
+		return nil // an error will come again
+	}
+	return err
+}
+
+// parseString reads a string of the message m at offset at. It fails with errShort if the message goes on, with a protocolError if the string runs past the
+// longest message, whether its bytes have come or not.
+func parseString(m []byte, at int) (s []byte, next int, err error) {
+	if at+2 > len(m) {
+		return nil, 0, shortOrLong(at + 2)
+	}
+	n := int(binary.BigEndian.Uint16(m[at:]))
+	at += 2
+	if at+n > len(m) || at+n > maxMessage {
+		return nil, 0, shortOrLong(at + n)
+	}
+	return m[at : at+n : at+n], at + n, nil
+}
+
+// shortOrLong is the error for a message that needs end bytes where there are fewer.
+func shortOrLong(end int) error {
+	if end > maxMessage {
+		return protocolErrorf("message is longer than %d bytes", maxMessage)
+	}
+	return errShort
+}
+
+// parseBet reads the BET that starts at offset at of the message m, into b; next is where it ends.
+func parseBet(m []byte, at int, b *Bet) (next int, err error) {
+	if at+2 > len(m) {
+		return 0, shortOrLong(at + minBet)
+	}
+	b.Agency = m[at+1]
+	at += 2
+	if b.First, at, err = parseString(m, at); err != nil {
+		return 0, err
+	}
+	if b.Last, at, err = parseString(m, at); err != nil {
+		return 0, err
+	}
+	if b.Document, at, err = parseString(m, at); err != nil {
+		return 0, err
+	}
+	if b.Birthdate, at, err = parseString(m, at); err != nil {
+		return 0, err
+	}
+	if at+2 > len(m) || at+2 > maxMessage {
+		return 0, shortOrLong(at + 2)
+	}
+	b.Number = binary.BigEndian.Uint16(m[at:])
+	return at + 2, nil
+}
+
+// parseBatchHead reads the head of the BATCH m: how many bets follow. A count that cannot fit is refused here, before any bet has come.
+func parseBatchHead(m []byte) (count int, err error) {
+	if len(m) < batchHead {
+		return 0, errShort
+	}
+	count = int(binary.BigEndian.Uint16(m[1:]))
+	if batchHead+count*minBet > maxMessage {
+		return 0, protocolErrorf("count does not match: %d bets cannot fit in %d bytes", count, maxMessage)
+	}
+	return count, nil
+}
+
+// parseBatchBet reads bet number i, from 0, of a BATCH of count bets.
+func parseBatchBet(m []byte, at, i, count int, b *Bet) (next int, err error) {
+	if at < len(m) && m[at] != opBet {
+		return 0, protocolErrorf("count does not match: op %d where bet %d of %d should start", m[at], i+1, count)
+	}
+	return parseBet(m, at, b)
+}
+
+// A Notify is a NOTIFY: agency says that it has finished, or asks for its winners.
+type Notify struct{ Agency, Kind uint8 }
+
+// parseNotify reads the NOTIFY m.
+func parseNotify(m []byte) (n Notify, size int, err error) {
+	if len(m) < 3 {
+		return n, 0, errShort
+	}
+	n = Notify{m[1], m[2]}
+	if n.Agency == 0 {
+		return n, 0, protocolErrorf("NOTIFY of agency 0: agencies are 1 to 255")
+	}
+	if n.Kind > notifyWinners {
+		return n, 0, protocolErrorf("NOTIFY of unknown kind %d", n.Kind)
+	}
+	return n, 3, nil
+}
+
+// A Hello is a HELLO. Source aliases the message.
+type Hello struct {
+	Version, Agency uint8
+	Source          []byte
+}
+
+// parseHello reads the HELLO m.
+func parseHello(m []byte) (h Hello, size int, err error) {
+	if len(m) < 3 {
+		return h, 0, errShort
+	}
+	h.Version, h.Agency = m[1], m[2]
+	if h.Version != helloVersion {
+		return h, 0, protocolErrorf("HELLO of version %d: this server knows version %d", h.Version, helloVersion)
+	}
+	if h.Agency == 0 {
+		return h, 0, protocolErrorf("HELLO of agency 0: agencies are 1 to 255")
+	}
+	if h.Source, size, err = parseString(m, 3); err != nil {
+		return h, 0, err
+	}
+	if len(h.Source) == 0 || len(h.Source) > maxSource || !utf8.Valid(h.Source) {
+		return h, 0, protocolErrorf("HELLO with a source that is not 1 to %d bytes of UTF-8", maxSource)
+	}
+	return h, size, nil
+}
+
+// An Ack is an ACK. Status aliases the message.
+type Ack struct {
+	Code   ackCode
+	Status []byte
+}
+
+// parseAck reads the ACK m.
+func parseAck(m []byte) (a Ack, size int, err error) {
+	if len(m) < 2 {
+		return a, 0, errShort
+	}
+	if m[0] != opAck {
+		return a, 0, protocolErrorf("op %d where an ACK should be", m[0])
+	}
+	a.Code = ackCode(m[1])
+	a.Status, size, err = parseLongString(m, 2)
+	return a, size, err
+}
+
+// parseLongString reads a string that may be as long as its length says, as other servers may send it: at most 65,535 bytes.
+func parseLongString(m []byte, at int) (s []byte, next int, err error) {
+	if at+2 > len(m) {
+		return nil, 0, errShort
+	}
+	next = at + 2 + int(binary.BigEndian.Uint16(m[at:]))
+	if next > len(m) {
+		return nil, 0, errShort
+	}
+	return m[at+2 : next], next, nil
+}
+
+// A Resume is a RESUME: how many bets of a source the server has decided on, and the CRC-32C of their BET messages in order.
+type Resume struct {
+	Records uint64
+	CRC     uint32
+}
+
+// resumeSize is the length of a RESUME in bytes.
+const resumeSize = 1 + 8 + 4
+
+// parseResume reads the RESUME m.
+func parseResume(m []byte) (r Resume, size int, err error) {
+	if len(m) < resumeSize {
+		return r, 0, errShort
+	}
+	return Resume{binary.BigEndian.Uint64(m[1:]), binary.BigEndian.Uint32(m[9:])}, resumeSize, nil
+}
+
+// parseWinnersHead reads the head of the WINNERS m: how many strings follow.
+func parseWinnersHead(m []byte) (count, size int, err error) {
+	if len(m) < 3 {
+		return 0, 0, errShort
+	}
+	if m[0] != opWinners {
+		return 0, 0, protocolErrorf("op %d where WINNERS should be", m[0])
+	}
+	return int(binary.BigEndian.Uint16(m[1:])), 3, nil
+}
+
+// appendString appends a string, which must not be longer than 65,535 bytes.
+func appendString[T []byte | string](dst []byte, s T) []byte {
+	dst = append(dst, byte(len(s)>>8), byte(len(s)))
+	return append(dst, s...)
+}
+
+// appendBet appends a BET.
+func appendBet(dst []byte, b *Bet) []byte {
+	dst = append(dst, opBet, b.Agency)
+	dst = appendString(dst, b.First)
+	dst = appendString(dst, b.Last)
+	dst = appendString(dst, b.Document)
+	dst = appendString(dst, b.Birthdate)
+	return binary.BigEndian.AppendUint16(dst, b.Number)
+}
+
+// betSize returns how many bytes b takes as a BET.
+func betSize(b *Bet) int {
+	return minBet + len(b.First) + len(b.Last) + len(b.Document) + len(b.Birthdate)
+}
+
+// appendBatchHead appends the head of a BATCH of count bets.
+func appendBatchHead(dst []byte, count int) []byte {
+	return append(dst, opBatch, byte(count>>8), byte(count))
+}
+
+// appendAck appends an ACK. A status over maxStatus is cut there, at the end of a character.
+func appendAck(dst []byte, code ackCode, status string) []byte {
+	if len(status) > maxStatus {
+		end := maxStatus
+		for !utf8.RuneStart(status[end]) {
+			end--
+		}
+		status = status[:end]
+	}
+	return appendString(append(dst, opAck, byte(code)), status)
+}
+
+// appendNotify appends a NOTIFY.
+func appendNotify(dst []byte, n Notify) []byte { return append(dst, opNotify, n.Agency, n.Kind) }
+
+// appendHello appends a HELLO.
+func appendHello(dst []byte, h Hello) []byte {
+	return appendString(append(dst, opHello, h.Version, h.Agency), h.Source)
+}
+
+// appendResume appends a RESUME.
+func appendResume(dst []byte, r Resume) []byte {
+	dst = binary.BigEndian.AppendUint64(append(dst, opResume), r.Records)
+	return binary.BigEndian.AppendUint32(dst, r.CRC)
+}
+
+// appendWinners appends as many WINNERS as the documents need: count of them, which packed holds as strings one behind the other. One that is full
+// is followed by another, so that a list of 65,535 or more can be told from its beginning.
+func appendWinners(dst []byte, count int, packed []byte) []byte {
+	for count >= maxWinners {
+		end := 0
+		for range maxWinners {
+			end += 2 + int(binary.BigEndian.Uint16(packed[end:]))
+		}
+		dst = append(append(dst, opWinners, 0xff, 0xff), packed[:end]...)
+		packed, count = packed[end:], count-maxWinners
+	}
+	return append(append(dst, opWinners, byte(count>>8), byte(count)), packed...)
+}
+
+// A refusedBet is one bet of a batch that was refused: its position in the batch, from 1, and why.
+type refusedBet struct {
+	position int
+	why      refusal
+}
+
+// refusedStatus returns the status of an ACK 1: `#P REASON; #P REASON…`. If the reasons do not fit, each is given in its short form.
+func refusedStatus(refused []refusedBet) string {
+	text := func(short bool) []byte {
+		var dst []byte
+		for i, r := range refused {
+			if i > 0 {
+				dst = append(dst, "; "...)
+			}
+			dst = strconv.AppendInt(append(dst, '#'), int64(r.position), 10)
+			reason := reasons[r.why].long
+			if short {
+				reason = reasons[r.why].short
+			}
+			dst = append(append(dst, ' '), reason...)
+		}
+		return dst
+	}
+	status := text(false)
+	if len(status) > maxStatus {
+		status = text(true)
+	}
+	return string(status)
+}
+
+// parseRefused reads one entry of the status of an ACK 1, `#P REASON`, and returns what follows it. The position is 0 if there is no entry in the form of the protocol.
+func parseRefused(status string) (position int, reason, rest string) {
+	if len(status) == 0 || status[0] != '#' {
+		return 0, "", ""
+	}
+	entry := status[1:]
+	for i := range entry { // an entry ends where "; #" begins the next: a reason may hold a semicolon
+		if len(entry) >= i+3 && entry[i:i+3] == "; #" {
+			entry, rest = entry[:i], entry[i+2:]
+			break
+		}
+	}
+	digits := 0
+	for digits < len(entry) && entry[digits]-'0' <= 9 {
+		digits++
+	}
+	position, err := strconv.Atoi(entry[:digits])
+	if err != nil || position < 1 {
+		return 0, "", ""
+	}
+	if reason = entry[digits:]; reason != "" && reason[0] == ' ' {
+		reason = reason[1:]
+	}
+	return position, reason, rest
+}
