@@ -1,0 +1,431 @@
+package main
+
+// The YAML subset of the config file: nested mappings by indentation with
+// spaces; plain, 'single' and "double" quoted scalars that stand on the line of
+// their key; comments, blank lines, a byte order mark, LF or CRLF, and one
+// leading `---`. What is accepted means what YAML 1.2 (core schema) says it
+// means; all else of YAML is an error with its line, never a guess. The one
+// addition: a key with dots, `a.b: x`, is the same path as b nested in a.
+//
+// Nothing here knows which keys the program has: config.go does.
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// maxYAML is the largest config file in bytes. All settings with a comment each
+// take some 3 KiB; what is larger was not meant to be read as one.
+const maxYAML = 64 << 10
+
+// blank is YAML's white space inside a line. Other Unicode spaces are text.
+const blank = " \t"
+
+// yamlKind says what stands behind a key.
+type yamlKind uint8
+
+const (
+	yamlPlain  yamlKind = iota // a scalar without quotes, whose type YAML resolves by its text
+	yamlQuoted                 // a scalar in quotes: always a string
+	yamlNull                   // nothing, ~ or null
+	yamlGroup                  // a mapping, whose entries come next
+)
+
+// yamlEntry is one key of the file.
+type yamlEntry struct {
+	key   string // path from the top, joined with dots: "batch.maxAmount"
+	value string // the scalar with its quotes and escapes resolved; empty for null and group
+	line  int    // where the key stands, from 1
+	kind  yamlKind
+}
+
+// yamlError is a text that is not YAML, or YAML outside the subset.
+type yamlError struct {
+	line   int // from 1
+	reason string
+}
+
+func (e *yamlError) Error() string { return fmt.Sprintf("line %d: %s", e.line, e.reason) }
+
+// yamlLevel is a mapping that is open: further keys may follow at its indent.
+type yamlLevel struct {
+	indent int    // spaces before each of its keys
+	prefix string // path of its keys, with the last dot; empty at the top
+}
+
+// yamlParser holds what the lines read so far have left open.
+type yamlParser struct {
+	entries  []yamlEntry
+	levels   []yamlLevel    // open mappings, outermost first; empty before the first key
+	lines    map[string]int // path → line of every entry, to find duplicates
+	started  bool           // the leading --- was there
+	openable bool           // the last entry has no value yet, so that deeper keys make it a group
+}
+
+// parseYAML returns the entries of text in the file's order, a group before
+// what it contains. Every error is a *yamlError.
+func parseYAML(text []byte) ([]yamlEntry, error) {
+	if len(text) > maxYAML {
+		return nil, &yamlError{1, fmt.Sprintf("the file is larger than %d bytes", maxYAML)}
+	}
+	text = bytes.TrimPrefix(text, []byte("\uFEFF"))
+	p := yamlParser{lines: make(map[string]int)}
+	for i, line := range splitYAML(string(text)) {
+		if reason := p.parseLine(i+1, line); reason != nil {
+			return nil, &yamlError{i + 1, reason.Error()}
+		}
+	}
+	return p.entries, nil
+}
+
+// splitYAML returns the lines without their breaks: LF, CRLF, or CR alone,
+// which YAML counts as a break too.
+func splitYAML(text string) []string {
+	text = strings.ReplaceAll(text, "\r\n", "\n")
+	return strings.Split(strings.ReplaceAll(text, "\r", "\n"), "\n")
+}
+
+// parseLine takes one line. Its error is the reason alone.
+func (p *yamlParser) parseLine(number int, line string) error {
+	if err := checkYAMLText(line); err != nil {
+		return err
+	}
+	if trimmed := strings.TrimLeft(line, blank); trimmed == "" || trimmed[0] == '#' {
+		return nil
+	}
+	if marker := documentMarker(line); marker != "" {
+		return p.startDocument(marker, line[len(marker):])
+	}
+	body := strings.TrimLeft(line, " ")
+	if body[0] == '\t' {
+		return fmt.Errorf("a tab in the indentation: use spaces")
+	}
+	prefix, err := p.place(len(line) - len(body))
+	if err != nil {
+		return err
+	}
+	key, rest, err := parseYAMLKey(body)
+	if err != nil {
+		return err
+	}
+	path := prefix + key
+	if first, ok := p.lines[path]; ok {
+		return fmt.Errorf("duplicate key %q: it stands on line %d already", path, first)
+	}
+	value, kind, err := parseYAMLValue(rest)
+	if err != nil {
+		return err
+	}
+	p.lines[path] = number
+	p.entries = append(p.entries, yamlEntry{path, value, number, kind})
+	p.openable = isBlankOrComment(rest)
+	return nil
+}
+
+// checkYAMLText refuses what YAML does not let stand in a file, and the three
+// line separators that are text to YAML 1.2 and line breaks to YAML 1.1.
+func checkYAMLText(line string) error {
+	if !utf8.ValidString(line) {
+		return fmt.Errorf("not valid UTF-8")
+	}
+	for _, r := range line {
+		switch {
+		case r == '\t':
+		case r < ' ', r >= 0x7F && r <= 0x9F, r == 0x2028, r == 0x2029, r == 0xFEFF, r == 0xFFFE, r == 0xFFFF:
+			return fmt.Errorf("character U+%04X: write it as an escape in double quotes", r)
+		}
+	}
+	return nil
+}
+
+// documentMarker returns the "---", "..." or "%" that line starts with, if any.
+// The first two are markers only where white space or nothing follows.
+func documentMarker(line string) string {
+	for _, marker := range []string{"---", "..."} {
+		rest, ok := strings.CutPrefix(line, marker)
+		if ok && (rest == "" || strings.ContainsRune(blank, rune(rest[0]))) {
+			return marker
+		}
+	}
+	if line[0] == '%' {
+		return "%"
+	}
+	return ""
+}
+
+// startDocument takes the leading --- and refuses every other marker; rest is
+// what follows it on its line.
+func (p *yamlParser) startDocument(marker, rest string) error {
+	switch {
+	case marker == "%":
+		return outside("a directive (%)")
+	case marker == "...":
+		return outside("an end of document (...)")
+	case p.started || len(p.entries) > 0:
+		return outside("a second document (---)")
+	case !isBlankOrComment(rest):
+		return outside("content on the line of ---")
+	}
+	p.started = true
+	return nil
+}
+
+// outside is the error for what YAML has and the subset has not.
+func outside(what string) error {
+	return fmt.Errorf("%s is not supported here: use key: value lines, quoted where needed", what)
+}
+
+// place finds the mapping to which a line with this indent belongs, opening and
+// closing levels, and returns the prefix of its key's path.
+func (p *yamlParser) place(indent int) (prefix string, err error) {
+	if len(p.levels) == 0 {
+		// The first key sets the indent of the outermost mapping, as in YAML.
+		p.levels = append(p.levels, yamlLevel{indent: indent})
+	}
+	if indent > p.levels[len(p.levels)-1].indent {
+		last := &p.entries[len(p.entries)-1]
+		if !p.openable {
+			return "", fmt.Errorf("indented deeper than line %d, where %q has its value already", last.line, last.key)
+		}
+		last.kind = yamlGroup
+		p.levels = append(p.levels, yamlLevel{indent, last.key + "."})
+	}
+	for len(p.levels) > 1 && indent < p.levels[len(p.levels)-1].indent {
+		p.levels = p.levels[:len(p.levels)-1]
+	}
+	top := p.levels[len(p.levels)-1]
+	if indent != top.indent {
+		return "", fmt.Errorf("indented by %d spaces, which matches no line above", indent)
+	}
+	return top.prefix, nil
+}
+
+// parseYAMLKey splits a line without its indent behind the colon of its key.
+func parseYAMLKey(body string) (key, rest string, err error) {
+	if body[0] != '"' && body[0] != '\'' {
+		return parsePlainKey(body)
+	}
+	key, rest, err = parseQuoted(body)
+	if err != nil {
+		return "", "", err
+	}
+	rest, ok := strings.CutPrefix(strings.TrimLeft(rest, blank), ":")
+	if !ok || !startsBlank(rest) {
+		return "", "", fmt.Errorf("a key and ': ' expected")
+	}
+	return key, rest, nil
+}
+
+// parsePlainKey is parseYAMLKey for a key without quotes.
+func parsePlainKey(body string) (key, rest string, err error) {
+	if err := checkPlainStart(body); err != nil {
+		return "", "", err
+	}
+	plain := cutComment(body)
+	colon := findColon(plain)
+	switch {
+	case colon >= 0:
+		return strings.TrimRight(plain[:colon], blank), body[colon+1:], nil
+	case strings.Contains(plain, ":"):
+		return "", "", fmt.Errorf("a key and ': ' expected: the colon needs a space after it")
+	}
+	return "", "", fmt.Errorf("a key and ': ' expected: a value stands on the line of its key")
+}
+
+// parseYAMLValue takes what follows the colon of a key.
+func parseYAMLValue(rest string) (value string, kind yamlKind, err error) {
+	if isBlankOrComment(rest) {
+		return "", yamlNull, nil
+	}
+	rest = strings.TrimLeft(rest, blank)
+	if rest[0] == '"' || rest[0] == '\'' {
+		value, rest, err = parseQuoted(rest)
+		if err == nil && !isBlankOrComment(rest) {
+			err = fmt.Errorf("text after the closing quote: a comment needs a space before its #")
+		}
+		return value, yamlQuoted, err
+	}
+	if err := checkPlainStart(rest); err != nil {
+		return "", yamlPlain, err
+	}
+	plain := cutComment(rest)
+	if findColon(plain) >= 0 {
+		return "", yamlPlain, fmt.Errorf("a colon ends a key, and this is a value: put it in quotes")
+	}
+	switch plain = strings.TrimRight(plain, blank); plain {
+	case "~", "null", "Null", "NULL":
+		return "", yamlNull, nil
+	}
+	return plain, yamlPlain, nil
+}
+
+// isBlankOrComment reports whether what follows a token on its line says
+// nothing: a comment must have white space before its '#'.
+func isBlankOrComment(rest string) bool {
+	text := strings.TrimLeft(rest, blank)
+	return text == "" || (text[0] == '#' && len(text) < len(rest))
+}
+
+// startsBlank reports whether s is empty or starts with white space.
+func startsBlank(s string) bool { return s == "" || s[0] == ' ' || s[0] == '\t' }
+
+// cutComment returns text, which starts with a plain scalar, up to the first
+// '#' that has white space before it.
+func cutComment(text string) string {
+	for i := 1; i < len(text); i++ {
+		if text[i] == '#' && startsBlank(text[i-1:]) {
+			return text[:i-1]
+		}
+	}
+	return text
+}
+
+// findColon returns the index of the first colon that ends a key, which is one
+// with white space or nothing after it, or -1.
+func findColon(plain string) int {
+	for i := range len(plain) {
+		if plain[i] == ':' && startsBlank(plain[i+1:]) {
+			return i
+		}
+	}
+	return -1
+}
+
+// checkPlainStart refuses text that starts with one of YAML's indicators, as
+// no plain scalar may. '-', '?' and ':' are indicators only before white space.
+func checkPlainStart(text string) error {
+	switch text[0] {
+	case '-', '?', ':':
+		if !startsBlank(text[1:]) {
+			return nil
+		}
+	}
+	switch text[0] {
+	case '-':
+		return outside("a list (-)")
+	case '?':
+		return outside("a complex key (?)")
+	case ':':
+		return fmt.Errorf("a colon without a key")
+	case '[', ']':
+		return outside("a flow list ([ ])")
+	case '{', '}':
+		return outside("a flow mapping ({ })")
+	case '&':
+		return outside("an anchor (&)")
+	case '*':
+		return outside("an alias (*)")
+	case '!':
+		return outside("a tag (!)")
+	case '|', '>':
+		return outside("a block scalar (" + text[:1] + ")")
+	case ',', '%', '@', '`':
+		return fmt.Errorf("a plain value cannot start with %q: put it in quotes", text[0])
+	}
+	return nil
+}
+
+// parseQuoted takes a scalar in quotes off the front of text.
+func parseQuoted(text string) (value, rest string, err error) {
+	if text[0] == '\'' {
+		return parseSingle(text[1:])
+	}
+	return parseDouble(text[1:])
+}
+
+// errUnclosed covers scalars that go on in the next line, which YAML would fold.
+var errUnclosed = fmt.Errorf("the quote is not closed on its line")
+
+// parseSingle takes text behind the opening quote: ” is one quote, nothing
+// else is special.
+func parseSingle(text string) (value, rest string, err error) {
+	var b strings.Builder
+	for {
+		part, after, ok := strings.Cut(text, "'")
+		if !ok {
+			return "", "", errUnclosed
+		}
+		b.WriteString(part)
+		if !strings.HasPrefix(after, "'") {
+			return b.String(), after, nil
+		}
+		b.WriteByte('\'')
+		text = after[1:]
+	}
+}
+
+// parseDouble takes text behind the opening quote.
+func parseDouble(text string) (value, rest string, err error) {
+	var b strings.Builder
+	for {
+		i := strings.IndexAny(text, `"\`)
+		if i < 0 {
+			return "", "", errUnclosed
+		}
+		b.WriteString(text[:i])
+		if text[i] == '"' {
+			return b.String(), text[i+1:], nil
+		}
+		r, size, err := parseEscape(text[i+1:])
+		if err != nil {
+			return "", "", err
+		}
+		b.WriteRune(r)
+		text = text[i+1+size:]
+	}
+}
+
+// yamlEscapes holds the escapes of one character (YAML 1.2, 5.7).
+var yamlEscapes = map[byte]rune{
+	'0': 0, 'a': '\a', 'b': '\b', 't': '\t', '\t': '\t', 'n': '\n', 'v': '\v', 'f': '\f', 'r': '\r',
+	'e': 0x1B, ' ': ' ', '"': '"', '/': '/', '\\': '\\', 'N': 0x85, '_': 0xA0, 'L': 0x2028, 'P': 0x2029,
+}
+
+// parseEscape takes text behind a backslash and returns the character and how
+// many bytes of text stand for it.
+func parseEscape(text string) (r rune, size int, err error) {
+	if text == "" {
+		return 0, 0, errUnclosed
+	}
+	if r, ok := yamlEscapes[text[0]]; ok {
+		return r, 1, nil
+	}
+	digits := map[byte]int{'x': 2, 'u': 4, 'U': 8}[text[0]]
+	if digits == 0 {
+		return 0, 0, fmt.Errorf("unknown escape \\%c: use \\\\ for a backslash, or single quotes", []rune(text)[0])
+	}
+	if len(text) <= digits {
+		return 0, 0, fmt.Errorf("\\%c takes %d hexadecimal digits", text[0], digits)
+	}
+	// ParseUint takes no sign and, with a base given, no prefix or underscore.
+	code, err := strconv.ParseUint(text[1:1+digits], 16, 32)
+	if err != nil {
+		return 0, 0, fmt.Errorf("\\%c takes %d hexadecimal digits", text[0], digits)
+	}
+	// Compared before the conversion: rune is signed, and half a surrogate pair is no character.
+	if code > utf8.MaxRune || !utf8.ValidRune(rune(code)) {
+		return 0, 0, fmt.Errorf("\\%s is no Unicode character", text[:1+digits])
+	}
+	return rune(code), 1 + digits, nil
+}
+
+// decimal returns the entry's value, in decimal where it is a plain scalar that
+// YAML's core schema reads as an octal (0o17) or hexadecimal (0x1F) integer.
+// A leading zero is no octal, and no underscore is taken.
+func (e yamlEntry) decimal() string {
+	if e.kind != yamlPlain || len(e.value) < 3 || e.value[0] != '0' {
+		return e.value
+	}
+	base := map[byte]int{'o': 8, 'x': 16}[e.value[1]]
+	if base == 0 {
+		return e.value
+	}
+	n, err := strconv.ParseUint(e.value[2:], base, 64)
+	if err != nil {
+		return e.value
+	}
+	return strconv.FormatUint(n, 10)
+}
