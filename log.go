@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// The log is the program's only voice on standard output. One event is one line:
+//
+//	2024-09-03 16:15:58 INFO     action: NAME | result: RESULT | key: value | key: value
+//
+// With slog the message is the action, the first attribute is one of these results, and each further attribute is a key of the line.
+var (
+	success    = slog.String("result", "success")
+	fail       = slog.String("result", "fail")
+	inProgress = slog.String("result", "in_progress")
+)
+
+// A lineWriter writes whole lines, one after another, whichever goroutine they come from. It is shared by all handlers of a program.
+type lineWriter struct {
+	mu  sync.Mutex // held for one write
+	out io.Writer
+	bar *progress // the progress bar that shares the terminal, which steps aside for a line; nil: none
+}
+
+// Write writes lines, which end with a line break, in one write.
+func (w *lineWriter) Write(lines []byte) (n int, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.bar.around(func() { n, err = w.out.Write(lines) })
+	return n, err
+}
+
+// share makes the lines step around bar, or no longer if bar is nil.
+func (w *lineWriter) share(bar *progress) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.bar = bar
+}
+
+// A lineHandler is the slog.Handler of the form above: one write a line.
+type lineHandler struct {
+	out   io.Writer
+	level slog.Level
+	attrs []byte // what WithAttrs added, as it stands in a line
+}
+
+func newLogger(out io.Writer, level slog.Level) *slog.Logger {
+	return slog.New(&lineHandler{out: out, level: level})
+}
+
+func (h *lineHandler) Enabled(_ context.Context, level slog.Level) bool { return level >= h.level }
+
+func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
+	line := appendLineHead(make([]byte, 0, 256), r.Time, r.Level, r.Message)
+	result := true
+	r.Attrs(func(a slog.Attr) bool {
+		line = appendAttr(line, a)
+		if result { // the handler's own attributes come behind the result
+			line, result = append(line, h.attrs...), false
+		}
+		return true
+	})
+	_, err := h.out.Write(append(line, '\n'))
+	return err
+}
+
+func (h *lineHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	more := *h
+	more.attrs = append([]byte(nil), h.attrs...)
+	for _, a := range attrs {
+		more.attrs = appendAttr(more.attrs, a)
+	}
+	return &more
+}
+
+// WithGroup returns h: a line is flat.
+func (h *lineHandler) WithGroup(string) slog.Handler { return h }
+
+// A burst gathers the lines of several batches that were answered together, so that they cost one write. It is used by one goroutine.
+type burst struct {
+	out     io.Writer
+	enabled bool // lines are at INFO
+	lines   []byte
+	now     time.Time // of the first line
+}
+
+// newBurst returns a burst that writes where log does.
+func newBurst(log *slog.Logger) *burst {
+	h, ok := log.Handler().(*lineHandler)
+	if !ok {
+		return &burst{}
+	}
+	return &burst{out: h.out, enabled: h.level <= slog.LevelInfo}
+}
+
+// add adds a line at INFO, without making garbage: counts is a list of key and number.
+func (b *burst) add(action string, result slog.Attr, counts ...count) {
+	if !b.enabled {
+		return
+	}
+	if len(b.lines) == 0 {
+		b.now = time.Now()
+	}
+	b.lines = appendLineHead(b.lines, b.now, slog.LevelInfo, action)
+	b.lines = appendAttr(b.lines, result)
+	for _, c := range counts {
+		b.lines = append(append(append(b.lines, " | "...), c.key...), ": "...)
+		b.lines = strconv.AppendInt(b.lines, int64(c.n), 10)
+	}
+	b.lines = append(b.lines, '\n')
+}
+
+// A count is a key of a line and its number.
+type count struct {
+	key string
+	n   int
+}
+
+// flush writes what was gathered.
+func (b *burst) flush() {
+	if len(b.lines) > 0 {
+		b.out.Write(b.lines) // a log that cannot be written has nobody to tell
+		b.lines = b.lines[:0]
+	}
+}
+
+// appendLineHead appends the line up to the action.
+func appendLineHead(line []byte, now time.Time, level slog.Level, action string) []byte {
+	line = append(now.AppendFormat(line, "2006-01-02 15:04:05"), ' ')
+	name := levelName(level)
+	line = append(append(line, name...), "         "[len(name):]...)
+	return append(append(line, "action: "...), action...)
+}
+
+// levelName returns the name that the course gives to level.
+func levelName(level slog.Level) string {
+	switch {
+	case level < slog.LevelInfo:
+		return "DEBUG"
+	case level < slog.LevelWarn:
+		return "INFO"
+	case level < slog.LevelError:
+		return "WARNING"
+	}
+	return "ERROR"
+}
+
+// appendAttr appends ` | key: value`.
+func appendAttr(line []byte, a slog.Attr) []byte {
+	line = append(append(append(line, " | "...), a.Key...), ": "...)
+	v := a.Value.Resolve()
+	if v.Kind() == slog.KindInt64 {
+		return strconv.AppendInt(line, v.Int64(), 10)
+	}
+	return appendHarmless(line, v.String())
+}
+
+// appendHarmless appends s with all that could break or forge a line (line breaks of any alphabet, control characters, '|', bytes that are not UTF-8) as \x or \u escapes.
+func appendHarmless(line []byte, s string) []byte {
+	for i := 0; i < len(s); {
+		char, size := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case char == utf8.RuneError && size == 1, char == '|', char < ' ', char == 0x7f:
+			line = append(line, '\\', 'x', "0123456789abcdef"[s[i]>>4], "0123456789abcdef"[s[i]&15])
+		case unicode.IsControl(char), char == '\u2028', char == '\u2029':
+			line = append(line, `\u`...)
+			line = append(line, strconv.FormatInt(0x10000+int64(char), 16)[1:]...)
+		default:
+			line = append(line, s[i:i+size]...)
+		}
+		i += size
+	}
+	return line
+}
