@@ -1,0 +1,543 @@
+package main
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"time"
+)
+
+// The redo log. A record is durable, and so may be answered, once the sync that follows its write has returned. The log knows nothing of what a
+// record says; docs/durability.md tells what it is for and why it is safe.
+//
+// It lives in up to 16 segment files PATH.wal.00 to PATH.wal.15 of 4 MiB. A segment is filled with zeros once, when it is made, so that a commit writes
+// over blocks that the file already has: one data write and one fdatasync, nothing for the file system's own journal to do.
+//
+// A segment is pages of 4,096 bytes. Page 0 is its header, integers little-endian here and below:
+//
+//	 0  8  magic "tp0 wal\n"
+//	 8  4  version, 1
+//	12  4  flags: bit 0: records may be answered before they are synced (store.sync is not always)
+//	16  8  epoch: drawn at random each time the segment is begun, so that no record of an earlier use can pass for one of this
+//	24  8  sequence number of the segment's first record
+//	32  4  CRC-32C of bytes 0 to 31
+//
+// Each record starts on a page, so that no page ever holds bytes of two commits and a torn page harms none but the last:
+//
+//	 0  4  CRC-32C of all that follows: bytes 4 to 24+length
+//	 4  4  length of the payload
+//	 8  8  epoch of the segment
+//	16  8  sequence number: 1 more than that of the record before
+//	24     payload
+//
+// To change any of this: raise walVersion, read both versions in openWAL, freeze a file of the new one in testdata/store.
+const (
+	walMagic      = "tp0 wal\n"
+	walVersion    = 1
+	walRelaxed    = 1 // flag
+	walPage       = 4096
+	walSegment    = 4 << 20
+	walSlots      = 16
+	walRecordHead = 24
+	walMaxRecord  = 1 << 20 // bytes of a record with its head; what recovery needs as memory
+)
+
+// errLogFull says that every segment holds records that no checkpoint covers yet.
+var errLogFull = errors.New("wal: every segment is in use")
+
+// A fatalError is a failure after which nothing may be answered any more: above all a failed sync, which leaves unknown what is on the disk.
+type fatalError struct{ err error }
+
+func (e *fatalError) Error() string { return e.err.Error() }
+func (e *fatalError) Unwrap() error { return e.err }
+
+// A corruptError is damage that no crash leaves: acknowledged records would be lost by going on.
+type corruptError struct {
+	file   string
+	offset int64
+	what   string
+}
+
+func (e *corruptError) Error() string {
+	return fmt.Sprintf("wal: %s: damaged at byte %d: %s", e.file, e.offset, e.what)
+}
+
+// A wal is an open redo log. append, takeBack, makeRoom and sync are for one goroutine, the committer; release may be called by another.
+type wal struct {
+	disk    disk
+	path    string // of the bets file
+	relaxed bool   // a record is written but not synced by append
+	next    uint64 // sequence number of the next record
+	start   int64  // where the last record was written in the current segment
+	dirty   bool   // records were written since the last sync (relaxed)
+	zeros   []byte // a page run of zeros, for new segments
+
+	mu      sync.Mutex // protects following
+	slots   [walSlots]*segment
+	current *segment // where append writes; nil: makeRoom begins one
+}
+
+// A segment is one file of the log.
+type segment struct {
+	name    string
+	file    file
+	size    int64  // bytes of the file
+	valid   bool   // the header is intact
+	relaxed bool   // the header's flag
+	epoch   uint64 // of the header
+	first   uint64 // of the header
+	last    uint64 // sequence number of the last record, first-1 if there is none
+	end     int64  // where the next record goes
+	free    bool   // a durable checkpoint covers every record
+}
+
+// append writes record, of which the first walRecordHead bytes are the log's to fill in, and makes it durable unless the log is relaxed. There must be
+// room: see makeRoom. After an error that is not a fatalError nothing of the record will ever be replayed.
+func (w *wal) append(record []byte) error {
+	s := w.current
+	le := binary.LittleEndian
+	le.PutUint32(record[4:], uint32(len(record)-walRecordHead))
+	le.PutUint64(record[8:], s.epoch)
+	le.PutUint64(record[16:], w.next)
+	le.PutUint32(record, crc32.Checksum(record[4:], castagnoli))
+	w.start = s.end
+	_, err := s.file.WriteAt(record, s.end)
+	s.end += walAlign(len(record))
+	s.last = w.next
+	w.next++
+	if err != nil {
+		return w.failed(err)
+	}
+	w.dirty = true
+	if w.relaxed {
+		return nil
+	}
+	return w.sync()
+}
+
+// failed takes a record back whose write failed: part of it, or all of it, may be in the file.
+func (w *wal) failed(err error) error {
+	if void := w.takeBack(); void != nil {
+		return void
+	}
+	return fmt.Errorf("wal: writing a record: %w", err)
+}
+
+// takeBack makes the last record void: its head is zeroed, durably, and the next record will have its place and number. It only fails fatally.
+func (w *wal) takeBack() error {
+	s := w.current
+	s.end = w.start
+	s.last--
+	w.next--
+	if _, err := s.file.WriteAt(w.zeros[:walRecordHead], w.start); err != nil {
+		return &fatalError{fmt.Errorf("wal: taking back a record: %w", err)}
+	}
+	w.dirty = true
+	return w.sync()
+}
+
+// sync makes all records durable. It only fails fatally.
+func (w *wal) sync() error {
+	if !w.dirty {
+		return nil
+	}
+	if err := w.current.file.datasync(); err != nil {
+		return &fatalError{fmt.Errorf("wal: sync: %w", err)}
+	}
+	w.dirty = false
+	return nil
+}
+
+// makeRoom begins another segment if the current one has no room for a record of n bytes. It fails with errLogFull if there is none.
+func (w *wal) makeRoom(n int) error {
+	if w.current != nil && w.current.end+int64(n) <= walSegment {
+		return nil
+	}
+	if w.current != nil {
+		if err := w.sync(); err != nil {
+			return err
+		}
+	}
+	s, err := w.freeSegment()
+	if err != nil {
+		return err
+	}
+	if err := w.begin(s); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s.free = false
+	w.current = s
+	return nil
+}
+
+// freeSegment returns a segment whose records are all checkpointed, the lowest so that its pages are likely still in memory, or a new one.
+func (w *wal) freeSegment() (*segment, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.slots {
+		if s != nil && s.free {
+			return s, nil
+		}
+	}
+	for i, s := range w.slots {
+		if s == nil {
+			s, err := w.create(w.slotName(i))
+			if err == nil {
+				w.slots[i] = s
+			}
+			return s, err
+		}
+	}
+	return nil, errLogFull
+}
+
+// slotName returns the name of segment i's file.
+func (w *wal) slotName(i int) string { return fmt.Sprintf("%s.wal.%02d", w.path, i) }
+
+// create makes the file of a new segment, all zeros.
+func (w *wal) create(name string) (*segment, error) {
+	f, err := w.disk.open(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return nil, fmt.Errorf("wal: %w", err)
+	}
+	s := &segment{name: name, file: f, free: true}
+	if err = w.fillUp(s); err == nil {
+		if err = w.disk.syncDir(name); err != nil {
+			err = &fatalError{fmt.Errorf("wal: sync of the folder of %s: %w", name, err)}
+		}
+	}
+	if err != nil { // what is left of it is void: the next attempt makes it anew
+		f.Close()
+		w.disk.remove(name)
+		return nil, err
+	}
+	return s, nil
+}
+
+// fillUp writes zeros up to the full size of a segment.
+func (w *wal) fillUp(s *segment) error {
+	for s.size < walSegment {
+		n := min(walSegment-s.size, int64(len(w.zeros)))
+		if _, err := s.file.WriteAt(w.zeros[:n], s.size); err != nil {
+			return fmt.Errorf("wal: making room for the log: %w", err)
+		}
+		s.size += n
+	}
+	return nil
+}
+
+// begin makes a free segment ready for records from w.next on. Its header is durable before any record is written behind it.
+func (w *wal) begin(s *segment) error {
+	if err := w.fillUp(s); err != nil {
+		return err
+	}
+	var epoch [8]byte
+	rand.Read(epoch[:])
+	s.epoch, s.first, s.last, s.end = binary.LittleEndian.Uint64(epoch[:]), w.next, w.next-1, walPage
+	s.valid, s.relaxed = true, w.relaxed
+	if _, err := s.file.WriteAt(s.appendHeader(nil), 0); err != nil {
+		return fmt.Errorf("wal: beginning a segment: %w", err)
+	}
+	if err := s.file.datasync(); err != nil {
+		return &fatalError{fmt.Errorf("wal: sync of a segment's header: %w", err)}
+	}
+	return nil
+}
+
+// appendHeader appends the segment's header.
+func (s *segment) appendHeader(dst []byte) []byte {
+	flags := uint32(0)
+	if s.relaxed {
+		flags = walRelaxed
+	}
+	le := binary.LittleEndian
+	dst = append(dst, walMagic...)
+	dst = le.AppendUint32(dst, walVersion)
+	dst = le.AppendUint32(dst, flags)
+	dst = le.AppendUint64(dst, s.epoch)
+	dst = le.AppendUint64(dst, s.first)
+	return le.AppendUint32(dst, crc32.Checksum(dst, castagnoli))
+}
+
+// release gives the segments back whose records a durable checkpoint covers, that of all records up to sequence.
+func (w *wal) release(sequence uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.slots {
+		if s != nil && s != w.current && !s.free && s.last <= sequence {
+			s.free = true
+		}
+	}
+}
+
+// waiting returns how many full segments wait for a checkpoint.
+func (w *wal) waiting() (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.slots {
+		if s != nil && s != w.current && !s.free {
+			n++
+		}
+	}
+	return n
+}
+
+// syncCost measures what a commit of one page costs in this folder: the median of 5. It writes to the last page of the current segment, where no record is yet.
+func (w *wal) syncCost() (time.Duration, error) {
+	var costs [5]time.Duration
+	for i := range costs {
+		began := time.Now()
+		if _, err := w.current.file.WriteAt(w.zeros[:walPage], walSegment-walPage); err != nil {
+			return 0, fmt.Errorf("wal: measuring a sync: %w", err)
+		}
+		if err := w.current.file.datasync(); err != nil {
+			return 0, &fatalError{fmt.Errorf("wal: sync: %w", err)}
+		}
+		costs[i] = time.Since(began)
+	}
+	slices.Sort(costs[:])
+	return costs[len(costs)/2], nil
+}
+
+// close closes the files. Records that were not synced are left to the system.
+func (w *wal) close() (err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.slots {
+		if s != nil {
+			err = errors.Join(err, s.file.Close())
+		}
+	}
+	return err
+}
+
+// walAlign returns the bytes that a record of n bytes takes: whole pages.
+func walAlign(n int) int64 { return (int64(n) + walPage - 1) &^ (walPage - 1) }
+
+// A walReport says what openWAL found.
+type walReport struct {
+	replayed int    // records
+	bytes    int64  // their payloads
+	cut      int    // intact records behind a gap that were dropped; only ever in a relaxed log
+	relaxed  bool   // the log was written relaxed
+	file     string // where the intact records end: the damage, if there is evidence for any
+	offset   int64
+}
+
+// openWAL opens the log of the bets file path, and replays in order each record whose sequence number is over after. payload is valid during the call of replay.
+// Replay ends at the first record that is not intact: in a log that is synced record by record it cannot have been acknowledged, unless an intact one stands
+// behind it, which is corruption. The caller then makes what was replayed durable, writes a checkpoint of sequence number next-1, and calls release.
+func openWAL(d disk, path string, relaxed bool, after uint64, replay func(payload []byte) error) (*wal, walReport, error) {
+	w := &wal{disk: d, path: path, relaxed: relaxed, next: after + 1, zeros: make([]byte, 64<<10)}
+	scan := walScan{next: after + 1, replay: replay}
+	var valid, blank []*segment
+	for i := range w.slots {
+		s, err := w.openSegment(i)
+		if err != nil {
+			w.close()
+			return nil, scan.walReport, err
+		}
+		if w.slots[i] = s; s == nil {
+			continue
+		}
+		if s.valid {
+			valid = append(valid, s)
+		} else {
+			blank = append(blank, s)
+		}
+	}
+	slices.SortFunc(valid, func(a, b *segment) int { return cmp.Compare(a.first, b.first) })
+	if err := scan.run(valid, blank); err != nil {
+		w.close()
+		return nil, scan.walReport, err
+	}
+	w.next = max(scan.next, scan.highest+1) // numbers of dropped records are not used again
+	if w.next == after+1 {
+		w.release(after)
+	}
+	if err := w.voidEmpty(valid); err != nil {
+		w.close()
+		return nil, scan.walReport, err
+	}
+	return w, scan.walReport, nil
+}
+
+// voidEmpty takes the header off segments that were begun and never got a record: the next one that is begun starts with the same number, and which
+// of the two tells whether the log is relaxed must not be a guess.
+func (w *wal) voidEmpty(valid []*segment) error {
+	for _, s := range valid {
+		if s.first < w.next {
+			continue
+		}
+		if _, err := s.file.WriteAt(w.zeros[:walRecordHead], 0); err != nil {
+			return fmt.Errorf("wal: %w", err)
+		}
+		if err := s.file.datasync(); err != nil {
+			return &fatalError{fmt.Errorf("wal: sync of %s: %w", s.name, err)}
+		}
+	}
+	return nil
+}
+
+// openSegment opens segment i and reads its header; nil if there is none.
+func (w *wal) openSegment(i int) (*segment, error) {
+	f, err := w.disk.open(w.slotName(i), os.O_RDWR)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("wal: %w", err)
+	}
+	s := &segment{name: w.slotName(i), file: f}
+	if s.size, err = f.size(); err == nil {
+		err = s.readHeader()
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("wal: %s: %w", s.name, err)
+	}
+	return s, nil
+}
+
+// readHeader reads the segment's header. One that is not intact leaves valid false: a crash leaves that while a segment is begun, when it holds no
+// record that counts.
+func (s *segment) readHeader() error {
+	var head [36]byte
+	if n, err := s.file.ReadAt(head[:], 0); n < len(head) {
+		if err == io.EOF {
+			return nil
+		}
+		return err
+	}
+	le := binary.LittleEndian
+	if string(head[:8]) != walMagic {
+		return nil
+	}
+	if version := le.Uint32(head[8:]); version > walVersion && crc32.Checksum(head[:32], castagnoli) == le.Uint32(head[32:]) {
+		return fmt.Errorf("version %d of the log is newer than this program, which knows %d: start a newer program", version, walVersion)
+	}
+	s.valid = le.Uint32(head[8:]) == walVersion && crc32.Checksum(head[:32], castagnoli) == le.Uint32(head[32:])
+	s.relaxed = le.Uint32(head[12:])&walRelaxed != 0
+	s.epoch, s.first = le.Uint64(head[16:]), le.Uint64(head[24:])
+	s.last, s.end = s.first-1, walPage
+	return nil
+}
+
+// A walScan goes through the segments of a log at start.
+type walScan struct {
+	walReport
+	next    uint64 // sequence number of the record to replay next
+	highest uint64 // of all intact records
+	beyond  string // an intact record behind a gap: "byte 8192 of FILE"
+	replay  func(payload []byte) error
+	buf     []byte
+}
+
+// run replays the valid segments, in the order of their records, then looks for intact records that were not reached.
+func (r *walScan) run(valid, blank []*segment) error {
+	for _, s := range valid {
+		if err := r.follow(s); err != nil {
+			return err
+		}
+		r.relaxed = s.relaxed
+	}
+	for _, s := range append(valid, blank...) {
+		if err := r.search(s); err != nil {
+			return err
+		}
+	}
+	if r.cut == 0 || r.relaxed {
+		return nil
+	}
+	return &corruptError{r.file, r.offset, fmt.Sprintf("record %d is not intact, but an acknowledged record that came later is (%s): restore the file from a copy; "+
+		"or move all files of this store but the bets file away and the bets that only they hold are lost", r.next, r.beyond)}
+}
+
+// follow goes through the records of one segment from its start, and replays those whose turn it is.
+func (r *walScan) follow(s *segment) error {
+	for s.end < s.size {
+		payload, epoch, sequence, err := r.read(s, s.end)
+		if err != nil {
+			return err
+		}
+		if payload == nil || epoch != s.epoch || sequence != s.last+1 {
+			break
+		}
+		if sequence == r.next {
+			if err := r.replay(payload); err != nil {
+				return fmt.Errorf("wal: %s: record at byte %d: %w", s.name, s.end, err)
+			}
+			r.next++
+			r.replayed++
+			r.bytes += int64(len(payload))
+		}
+		if sequence >= r.next {
+			break // records between are missing: search will count this one
+		}
+		s.last = sequence
+		s.end += walAlign(walRecordHead + len(payload))
+	}
+	if r.file == "" || s.last+1 == r.next {
+		r.file, r.offset = s.name, s.end
+	}
+	return nil
+}
+
+// search looks at each page of s behind the records that were followed for an intact record that should have been replayed, too.
+func (r *walScan) search(s *segment) error {
+	at := max(s.end, walPage)
+	for at < s.size {
+		payload, _, sequence, err := r.read(s, at)
+		if err != nil {
+			return err
+		}
+		if payload == nil || sequence < r.next {
+			at += walPage
+			continue
+		}
+		r.cut++
+		r.highest = max(r.highest, sequence)
+		r.beyond = fmt.Sprintf("byte %d of %s", at, s.name)
+		if !s.valid && sequence == r.next { // what is damaged is this segment's header
+			r.file, r.offset = s.name, 0
+		}
+		at += walAlign(walRecordHead + len(payload))
+	}
+	return nil
+}
+
+// read returns the record at offset at of s; a nil payload says that there is no intact one. Errors are of the disk.
+func (r *walScan) read(s *segment, at int64) (payload []byte, epoch, sequence uint64, err error) {
+	if r.buf == nil {
+		r.buf = make([]byte, walMaxRecord)
+	}
+	head := r.buf[:walRecordHead]
+	if at+walRecordHead > s.size {
+		return nil, 0, 0, nil
+	}
+	if _, err := s.file.ReadAt(head, at); err != nil {
+		return nil, 0, 0, fmt.Errorf("wal: %w", err)
+	}
+	le := binary.LittleEndian
+	size := walRecordHead + int64(le.Uint32(head[4:]))
+	if epoch, sequence = le.Uint64(head[8:]), le.Uint64(head[16:]); sequence == 0 || size > walMaxRecord || at+size > s.size {
+		return nil, 0, 0, nil
+	}
+	record := r.buf[:size]
+	if _, err := s.file.ReadAt(record[walRecordHead:], at+walRecordHead); err != nil {
+		return nil, 0, 0, fmt.Errorf("wal: %w", err)
+	}
+	if crc32.Checksum(record[4:], castagnoli) != le.Uint32(record) {
+		return nil, 0, 0, nil
+	}
+	return record[walRecordHead:], epoch, sequence, nil
+}
