@@ -1,0 +1,382 @@
+package main
+
+import (
+	"errors"
+	"hash/crc32"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+const (
+	// connBuffer is what a connection reads at once: several batches, so that a read costs little a bet.
+	connBuffer = 64 << 10
+	// idleBuffer is all that a connection has while nothing comes: 1,000 idle ones must cost little.
+	idleBuffer = 256
+	// idleAfter is how long a connection keeps its large buffer after the last message.
+	idleAfter = time.Second
+	// maxAnswers is how many messages of a connection may be unanswered before it is not read any more.
+	maxAnswers = 1024
+	// lingerTime is how long a connection that the server ends is read on, so that the last answer is not lost to a reset.
+	lingerTime = time.Second
+)
+
+// errDone ends a connection in good order, after the answers that are owed.
+var errDone = errors.New("conn: done")
+
+// A serverConn is one connection. Its reader, serve, takes messages and puts what they ask for into the store; its answerer, which runs
+// only while answers are owed, sends each once its group is done. So the next batches are read and checked while the disk is busy with the last.
+type serverConn struct {
+	srv    *server
+	conn   net.Conn
+	ip     string
+	framer framer
+	small  [idleBuffer]byte
+	large  *[connBuffer]byte // nil while idle
+	began  time.Time         // when the first byte of the unread message came; zero: nothing is unread
+	spoken bool              // a message has been handled
+	rule   rule
+	ses    session
+
+	decision decision     // of the message in hand; reused
+	refused  []refusedBet // of the message in hand; reused
+
+	gone chan struct{} // closed when nothing more will be read
+
+	mu        sync.Mutex // protects following
+	changed   sync.Cond  // an answer was taken off, or the answerer has ended
+	answers   []answer   // owed, in order
+	spare     []answer   // the array of the answers before
+	owed      int        // answers not yet written
+	answering bool       // the answerer runs
+}
+
+func newServerConn(srv *server, conn net.Conn, ip string) *serverConn {
+	c := &serverConn{srv: srv, conn: conn, ip: ip, rule: srv.rule, gone: make(chan struct{})}
+	c.changed.L = &c.mu
+	c.framer = framer{src: conn, buf: c.small[:]}
+	c.ses.fence = func() { conn.Close() }
+	return c
+}
+
+// serve serves the connection until it ends, for whichever reason.
+func (c *serverConn) serve() {
+	err := c.takeMessages()
+	var protocol *protocolError
+	if errors.As(err, &protocol) {
+		c.srv.log.Warn("protocolo", fail, "ip", c.ip, "motivo", protocol.reason, "que_hacer", "the client breaks the protocol: see docs/protocol.md")
+		c.owe(answer{code: ackProtocol, status: protocol.reason})
+	}
+	close(c.gone)
+	c.awaitAnswers()
+	if err != io.EOF && !errors.Is(err, errFenced) {
+		c.linger()
+	}
+	c.conn.Close()
+	c.srv.store.leave(&c.ses)
+	c.releaseBuffer()
+	if c.srv.shuttingDown() {
+		c.srv.log.Info("close_connection", success, "ip", c.ip)
+	}
+}
+
+// takeMessages reads and handles messages until an error, which is io.EOF when the client has closed, errDone when the server is to.
+func (c *serverConn) takeMessages() error {
+	for {
+		if err := c.read(); err != nil {
+			return err
+		}
+		for len(c.framer.unread()) > 0 {
+			n, err := c.handle()
+			if err == errShort {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			c.framer.discard(n)
+			c.spoken, c.began = true, time.Time{}
+		}
+		if c.began.IsZero() && len(c.framer.unread()) > 0 {
+			c.began = time.Now() // the start of this message came with the end of the last
+		}
+	}
+}
+
+// handle handles the next message, and returns its size. It fails with errShort if the message is not whole; then nothing of it has been done.
+func (c *serverConn) handle() (size int, err error) {
+	m := c.framer.unread()
+	switch m[0] {
+	case opBet:
+		return c.handleBet(m)
+	case opBatch:
+		return c.handleBatch(m)
+	case opNotify:
+		return c.handleNotify(m)
+	case opHello:
+		return c.handleHello(m)
+	}
+	return 0, protocolErrorf("unknown op %d", m[0])
+}
+
+// handleBatch checks every bet of a BATCH, gives the good ones to the store, and owes an ACK.
+func (c *serverConn) handleBatch(m []byte) (size int, err error) {
+	count, err := parseBatchHead(m)
+	if err != nil {
+		return 0, err
+	}
+	if size, err = c.decide(m, count); err != nil {
+		return 0, err
+	}
+	if count == 0 {
+		return size, c.oweEmpty()
+	}
+	return size, c.take(m[batchHead:size], answer{bets: count})
+}
+
+// decide checks the count bets of the BATCH m, and leaves what it finds in c.decision and c.refused.
+func (c *serverConn) decide(m []byte, count int) (size int, err error) {
+	c.beginDecision()
+	at := batchHead
+	var b Bet
+	for i := range count {
+		if at, err = parseBatchBet(m, at, i, count, &b); err != nil {
+			return 0, err
+		}
+		c.decideBet(i+1, &b)
+	}
+	return at, nil
+}
+
+// beginDecision empties the decision.
+func (c *serverConn) beginDecision() {
+	d := &c.decision
+	*d = decision{rows: d.rows[:0], winners: d.winners[:0]}
+	c.refused = c.refused[:0]
+}
+
+// decideBet checks one bet: what it appends to the decision is all that remains of it.
+func (c *serverConn) decideBet(position int, b *Bet) {
+	d := &c.decision
+	d.total++
+	why, plain := c.rule.check(b)
+	if why != accepted {
+		c.refused = append(c.refused, refusedBet{position, why})
+		return
+	}
+	d.rows = appendRow(d.rows, b, plain)
+	d.count++
+	if c.srv.store.hasWon(b.Number) {
+		d.winners = appendPacked(d.winners, b.Agency, b.Document)
+		d.won++
+	}
+}
+
+// handleBet is handleBatch for a BET that stands alone.
+func (c *serverConn) handleBet(m []byte) (size int, err error) {
+	var b Bet
+	if size, err = parseBet(m, 0, &b); err != nil {
+		return 0, err
+	}
+	c.beginDecision()
+	c.decideBet(1, &b)
+	return size, c.take(m[:size], answer{bets: 1, single: &singleBet{string(b.Document), int(b.Number)}})
+}
+
+// take submits the decision on the BETs in body, and owes the answer.
+func (c *serverConn) take(body []byte, a answer) error {
+	if at := c.ses.at; c.ses.src != nil {
+		c.decision.at = Resume{at.Records + uint64(a.bets), crc32.Update(at.CRC, castagnoli, body)}
+	}
+	group, err := c.srv.store.submit(&c.ses, &c.decision)
+	if err == errAfterDraw {
+		c.refuseAll(body)
+		group, err = c.srv.store.submit(&c.ses, &c.decision)
+	}
+	a.group, a.stored = group, c.decision.count
+	if len(c.refused) > 0 {
+		a.code, a.status = ackRefused, refusedStatus(c.refused)
+	}
+	return c.oweOutcome(a, err)
+}
+
+// refuseAll decides again on the BETs in body, now that the draw has taken place.
+func (c *serverConn) refuseAll(body []byte) {
+	at, total, resume := 0, c.decision.total, c.decision.at
+	c.beginDecision()
+	c.rule.drawn = true
+	var b Bet
+	for i := range total {
+		at, _ = parseBet(body, at, &b) // it has been parsed before
+		c.decideBet(i+1, &b)
+	}
+	c.rule.drawn = false // the store knows: should the draw's group fail, bets are taken again
+	c.decision.at = resume
+}
+
+// oweOutcome owes an answer about what the store said: err is of submit, hello or finish.
+func (c *serverConn) oweOutcome(a answer, err error) error {
+	switch err {
+	case nil:
+		c.owe(a)
+		return nil
+	case errUnavailable:
+		hello := a.kind == answerResume || c.ses.src != nil
+		a.code, a.status, a.group, a.kind, a.stored = ackUnavailable, unavailableStatus, nil, answerAck, 0
+		c.owe(a)
+		if hello {
+			return errDone // so that no later batch overtakes this one
+		}
+		return nil
+	case errSources:
+		return protocolErrorf("%v", err)
+	}
+	return errFenced
+}
+
+// unavailableStatus is the status of every ACK 5.
+const unavailableStatus = "not taken, nothing of it is stored: try again later"
+
+// oweEmpty owes the answer to a BATCH of no bets, by which clients and health checks ask whether bets are taken.
+func (c *serverConn) oweEmpty() error {
+	return c.oweOutcome(answer{}, c.srv.store.available())
+}
+
+// handleHello makes this connection the one of a source, and owes a RESUME.
+func (c *serverConn) handleHello(m []byte) (size int, err error) {
+	h, size, err := parseHello(m)
+	if err != nil {
+		return 0, err
+	}
+	key := sourceKey{h.Agency, string(h.Source)}
+	if c.spoken && c.ses.src == nil {
+		return 0, protocolErrorf("HELLO must be the first message of its connection")
+	}
+	if c.ses.src != nil && c.ses.src.key != key {
+		return 0, protocolErrorf("HELLO for another source than this connection's")
+	}
+	at, group, err := c.srv.store.hello(&c.ses, key)
+	if err == nil {
+		c.rule.agency = h.Agency
+	}
+	return size, c.oweOutcome(answer{kind: answerResume, resume: at, group: group}, err)
+}
+
+// handleNotify notes that an agency has finished, or owes it its winners.
+func (c *serverConn) handleNotify(m []byte) (size int, err error) {
+	n, size, err := parseNotify(m)
+	if err != nil {
+		return 0, err
+	}
+	if !c.srv.lottery {
+		return 0, protocolErrorf("NOTIFY, but there is no draw here (draw.agencies is 0)")
+	}
+	if c.rule.agency != 0 && n.Agency != c.rule.agency {
+		return 0, protocolErrorf("NOTIFY of another agency than this connection's")
+	}
+	if n.Kind == notifyFinished {
+		return size, c.finish(n.Agency)
+	}
+	c.owe(answer{kind: answerWinners, agency: n.Agency, hold: c.ses.src != nil, group: c.srv.store.pendingGroup()})
+	return size, nil
+}
+
+// finish notes that agency has finished. That has no answer of its own: if it cannot be noted the connection ends, and the client says it again.
+func (c *serverConn) finish(agency uint8) error {
+	group, err := c.srv.store.finish(agency)
+	if err != nil {
+		return c.oweOutcome(answer{kind: answerAck}, err)
+	}
+	c.owe(answer{kind: answerNone, group: group})
+	return nil
+}
+
+// read reads once. It waits for the first byte of a message 10 times conn.idle, for its last byte conn.idle from then on.
+func (c *serverConn) read() error {
+	if c.srv.shuttingDown() && len(c.framer.unread()) == 0 {
+		return errDone
+	}
+	for {
+		c.setBuffer()
+		c.conn.SetReadDeadline(c.deadline())
+		if c.srv.shuttingDown() && len(c.framer.unread()) == 0 {
+			return errDone // shutdown's wake came before the deadline above
+		}
+		err := c.framer.fill()
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return io.EOF // reset or closed: either way there is nobody to tell
+		}
+		if err := c.overdue(); err != nil {
+			return err
+		}
+	}
+}
+
+// deadline returns until when the next read may take.
+func (c *serverConn) deadline() time.Time {
+	switch now := time.Now(); {
+	case !c.began.IsZero():
+		return c.began.Add(c.srv.idle)
+	case c.large != nil:
+		return now.Add(idleAfter)
+	default:
+		return now.Add(10 * c.srv.idle)
+	}
+}
+
+// overdue decides what to do when the deadline has passed: nil to wait on.
+func (c *serverConn) overdue() error {
+	switch {
+	case c.srv.shuttingDown() && c.began.IsZero():
+		return errDone
+	case !c.began.IsZero() && time.Now().Before(c.deadline()):
+		return nil // woken by shutdown, but a message has begun: it is waited for
+	case !c.began.IsZero():
+		c.srv.log.Warn("conexion", fail, "ip", c.ip, "motivo", "a message was not whole in conn.idle: closed")
+		return io.EOF
+	case c.large != nil:
+		c.releaseBuffer()
+		return nil
+	case c.owes():
+		return nil // it waits for the draw
+	}
+	c.srv.log.Info("conexion", success, "ip", c.ip, "motivo", "nothing came for 10 times conn.idle: closed")
+	return io.EOF
+}
+
+// setBuffer sees to it that the rest of a message that has begun fits.
+func (c *serverConn) setBuffer() {
+	if c.large != nil || len(c.framer.unread()) == 0 {
+		return
+	}
+	c.large = c.srv.buffers.Get().(*[connBuffer]byte)
+	rest := copy(c.large[:], c.framer.unread())
+	c.framer.buf, c.framer.r, c.framer.w = c.large[:], 0, rest
+}
+
+// releaseBuffer gives the large buffer back. Nothing in it is needed any more.
+func (c *serverConn) releaseBuffer() {
+	if c.large != nil {
+		c.srv.buffers.Put(c.large)
+		c.large = nil
+		c.framer.buf, c.framer.r, c.framer.w = c.small[:], 0, 0
+	}
+}
+
+// wake ends a read that waits for a message to begin.
+func (c *serverConn) wake() { c.conn.SetReadDeadline(time.Now()) }
+
+// linger ends the connection from this side and reads on for a while: closing with bytes unread would reset it, and the client might never see the last answer.
+func (c *serverConn) linger() {
+	tcp, ok := c.conn.(*net.TCPConn)
+	if !ok || tcp.CloseWrite() != nil {
+		return
+	}
+	tcp.SetReadDeadline(time.Now().Add(lingerTime))
+	io.Copy(io.Discard, io.LimitReader(tcp, 1<<20))
+}

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// A server is the central office: it accepts connections until shutdown is called, and serves each independently of the others (conn.go).
+type server struct {
+	store    *store
+	log      *slog.Logger
+	rule     rule          // what bets are checked against
+	lottery  bool          // there is a draw: NOTIFY is answered
+	idle     time.Duration // conn.idle
+	slots    chan struct{} // holds one item for each connection: conn.max of them
+	buffers  sync.Pool     // of *[connBuffer]byte, for connections that are not idle
+	draining chan struct{} // closed by shutdown
+
+	mu       sync.Mutex // protects following
+	listener net.Listener
+	conns    map[*serverConn]struct{}
+	ended    sync.WaitGroup // connections
+}
+
+// drainTime is how long shutdown lets the batches under way finish.
+const drainTime = 5 * time.Second
+
+func newServer(cfg *config, st *store, log *slog.Logger) *server {
+	return &server{
+		store: st, log: log, rule: rule{maxNumber: uint16(cfg.maxNumber)}, lottery: cfg.drawAgencies > 0, idle: cfg.connIdle,
+		slots: make(chan struct{}, cfg.connMax), draining: make(chan struct{}), conns: map[*serverConn]struct{}{},
+		buffers: sync.Pool{New: func() any { return new([connBuffer]byte) }},
+	}
+}
+
+// runServer is mode server: it returns when ctx is cancelled and all is closed, or when the store has failed.
+func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
+	log.Info("config", append([]any{success}, cfg.describe()...)...)
+	lock, err := lockStore(cfg.storePath)
+	if err != nil {
+		return storeFolderError(cfg.storePath, err)
+	}
+	defer lock.Close()
+	st, err := openStore(osDisk{}, storeOptions{cfg.storePath, cfg.storeSync, cfg.drawAgencies, cfg.drawWinner}, log)
+	if err != nil {
+		return storeFolderError(cfg.storePath, err)
+	}
+	srv := newServer(cfg, st, log)
+	listener, err := net.Listen("tcp", net.JoinHostPort(cfg.serverHost, fmt.Sprint(cfg.serverPort)))
+	if err != nil {
+		st.close()
+		return fmt.Errorf("listening: %w: choose another server.port or server.host", err)
+	}
+	log.Info("listen", success, "address", listener.Addr(), "port", listener.Addr().(*net.TCPAddr).Port)
+	go srv.serve(listener)
+	select {
+	case <-ctx.Done():
+	case <-st.dead:
+	}
+	srv.shutdown()
+	err = st.close()
+	log.Info("close_store", closed(err), "archivo", cfg.storePath)
+	if st.fatal != nil {
+		return st.fatal
+	}
+	return err
+}
+
+// storeFolderError adds who lacks the right to what, and the remedy, to an error that is about rights.
+func storeFolderError(path string, err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w: user %d may not write there: give the folder to that user, or set store.path to a folder of theirs", err, os.Getuid())
+	}
+	return err
+}
+
+// closed is the result of closing something.
+func closed(err error) slog.Attr {
+	if err != nil {
+		return fail
+	}
+	return success
+}
+
+// serve accepts connections until the listener is closed. While conn.max are open the next ones wait in the system's queue.
+func (srv *server) serve(listener net.Listener) {
+	srv.mu.Lock()
+	srv.listener = listener
+	srv.mu.Unlock()
+	for {
+		select {
+		case srv.slots <- struct{}{}:
+		case <-srv.draining:
+			return
+		}
+		srv.log.Info("accept_connections", inProgress)
+		conn, err := listener.Accept()
+		if err != nil {
+			<-srv.slots
+			if srv.shuttingDown() || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			srv.log.Warn("accept_connections", fail, "motivo", err)
+			time.Sleep(100 * time.Millisecond) // out of descriptors or memory: it may pass
+			continue
+		}
+		ip, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
+		srv.log.Info("accept_connections", success, "ip", ip)
+		srv.start(newServerConn(srv, conn, ip))
+	}
+}
+
+// start serves c in a goroutine of its own.
+func (srv *server) start(c *serverConn) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	srv.conns[c] = struct{}{}
+	srv.ended.Add(1)
+	go func() {
+		c.serve()
+		srv.mu.Lock()
+		delete(srv.conns, c)
+		srv.mu.Unlock()
+		<-srv.slots
+		srv.ended.Done()
+	}()
+}
+
+// shuttingDown tells whether shutdown was called.
+func (srv *server) shuttingDown() bool {
+	select {
+	case <-srv.draining:
+		return true
+	default:
+		return false
+	}
+}
+
+// shutdown stops accepting, lets the messages that have begun to come finish for drainTime at most, and closes all connections.
+func (srv *server) shutdown() {
+	close(srv.draining)
+	srv.mu.Lock()
+	var err error
+	if srv.listener != nil {
+		err = srv.listener.Close()
+	}
+	for c := range srv.conns {
+		c.wake()
+	}
+	srv.mu.Unlock()
+	srv.log.Info("close_listener", closed(err))
+	late := time.AfterFunc(drainTime, func() {
+		srv.mu.Lock()
+		defer srv.mu.Unlock()
+		for c := range srv.conns {
+			c.conn.Close()
+		}
+	})
+	defer late.Stop()
+	srv.ended.Wait()
+}
