@@ -1,0 +1,205 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+)
+
+// maxBatchBet is the longest BET that a BATCH of its own takes, in bytes.
+const maxBatchBet = maxMessage - batchHead
+
+// A batcher cuts an agency file into batches, under both limits: bets and bytes. The same file and settings give the same batches, so nothing that is
+// sent need be kept: it can be made again from where it stands in the file.
+type batcher struct {
+	file      io.ReaderAt
+	agency    uint8
+	maxAmount int // bets in a batch at most
+
+	reader *reader
+	held   bool // bet is the first of the next batch: it had no room in the last
+	bet    Bet  // of the last record; aliases the reader's buffer
+	record *record
+	at     span // the last batch: the next one starts where it ends
+}
+
+// A span is where a batch stands in the agency file: from its first record, well-formed or not, to where the next one starts.
+type span struct {
+	offset, end   int64 // bytes
+	line, endLine int
+	index         int    // of the batch, from 0
+	bets          int    // in the batch; 0: only malformed records before the end of the file
+	skipped       int    // of bets: the first that the server had decided on before
+	malformed     int    // records that are not a bet
+	after         Resume // bets until end, and their CRC
+}
+
+func newBatcher(file io.ReaderAt, agency uint8, maxAmount int) *batcher {
+	b := &batcher{file: file, agency: agency, maxAmount: maxAmount, reader: newReader(fileFrom(file, 0))}
+	b.at = span{line: 1, endLine: 1, index: -1}
+	return b
+}
+
+// fileFrom reads a file from offset to its end.
+func fileFrom(file io.ReaderAt, offset int64) io.Reader {
+	return io.NewSectionReader(file, offset, 1<<62)
+}
+
+// goOn makes the next batch the one behind s.
+func (b *batcher) goOn(s span) {
+	b.reader.reset(fileFrom(b.file, s.end), s.end, s.endLine)
+	b.held, b.at = false, s
+}
+
+// next appends the next batch to dst as a BATCH. Its error is io.EOF when there are no more bets; the span then has the malformed records that stand last.
+func (b *batcher) next(dst []byte) ([]byte, span, error) {
+	head := len(dst)
+	dst = appendBatchHead(dst, 0)
+	s := span{offset: b.at.end, line: b.at.endLine, index: b.at.index + 1}
+	err := b.fill(&dst, head, &s)
+	if err != nil && (err != io.EOF || s.bets == 0) {
+		dst = dst[:head]
+	}
+	if err == io.EOF && s.bets > 0 {
+		err = nil
+	}
+	s.end, s.endLine = b.reader.position()
+	if b.held {
+		s.end, s.endLine = b.record.offset, b.record.line
+	}
+	s.after = b.at.after
+	if s.bets > 0 {
+		appendBatchHead(dst[:head], s.bets)
+		s.after.Records += uint64(s.bets)
+		s.after.CRC = crc32.Update(s.after.CRC, castagnoli, dst[head+batchHead:])
+	}
+	b.at = s
+	return dst, s, err
+}
+
+// fill appends BETs to the batch that starts at head until it is full.
+func (b *batcher) fill(dst *[]byte, head int, s *span) error {
+	for s.bets < b.maxAmount {
+		if !b.held {
+			malformed, err := b.read()
+			if err != nil {
+				return err
+			}
+			if malformed {
+				s.malformed++
+				continue
+			}
+		}
+		b.held = len(*dst)-head+betSize(&b.bet) > maxMessage
+		if b.held {
+			return nil
+		}
+		*dst = appendBet(*dst, &b.bet)
+		s.bets++
+	}
+	return nil
+}
+
+// read reads the next record into b.bet.
+func (b *batcher) read() (malformed bool, err error) {
+	b.record, err = b.reader.next()
+	if err != nil {
+		var split *recordError
+		return true, ignoreAs(err, &split)
+	}
+	return toBet(b.record.fields, b.agency, &b.bet) != "", nil
+}
+
+// ignoreAs returns nil if err is of the type that target points to.
+func ignoreAs[T error](err error, target *T) error {
+	if errors.As(err, target) {
+		return nil
+	}
+	return err
+}
+
+// toBet makes a bet of a record's fields; otherwise it returns the reason why they are none. Whether the bet is good is for the server to say.
+func toBet(fields [][]byte, agency uint8, b *Bet) (malformed string) {
+	if len(fields) != 5 {
+		return fmt.Sprintf("%d fields where there should be 5", len(fields))
+	}
+	number := 0
+	digits := fields[4]
+	for _, c := range digits {
+		if c-'0' > 9 {
+			return "number is not 1 to 5 digits"
+		}
+		number = number*10 + int(c-'0')
+	}
+	if len(digits) == 0 || len(digits) > 5 {
+		return "number is not 1 to 5 digits"
+	}
+	if number > 65535 {
+		return "number is over 65535"
+	}
+	*b = Bet{agency, fields[0], fields[1], fields[2], fields[3], uint16(number)}
+	if betSize(b) > maxBatchBet {
+		return fmt.Sprintf("longer than a batch holds: %d bytes as a BET, and %d are the limit", betSize(b), maxBatchBet)
+	}
+	return ""
+}
+
+// A spanReader reads the records of a span again: those that are to be rejected, which are few.
+type spanReader struct {
+	file   io.ReaderAt
+	agency uint8
+	reader *reader
+}
+
+// each calls visit for each record of s: with its position among the bets, from 1, or with the reason why it is malformed.
+func (r *spanReader) each(s span, visit func(rec *record, position int, b *Bet, malformed string)) error {
+	// What tells whether a quote is closed lies within maxRecord behind the last record.
+	src := io.NewSectionReader(r.file, s.offset, s.end-s.offset+2*maxRecord)
+	if r.reader == nil {
+		r.reader = newReader(src)
+	}
+	r.reader.reset(src, s.offset, s.line)
+	position := 0
+	for {
+		rec, err := r.reader.next()
+		if err == io.EOF || err == nil && rec.offset >= s.end {
+			return nil
+		}
+		var split *recordError
+		var b Bet
+		switch {
+		case errors.As(err, &split):
+			if rec.offset >= s.end {
+				return nil
+			}
+			visit(rec, 0, nil, split.reason)
+		case err != nil:
+			return err
+		default:
+			reason := toBet(rec.fields, r.agency, &b)
+			if reason == "" {
+				position++
+			}
+			visit(rec, position, &b, reason)
+		}
+	}
+}
+
+// openAgencyFile opens an agency's file. It must be a regular one: what was not answered is read again after a reconnect.
+func openAgencyFile(path string) (*os.File, int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, fmt.Errorf("agency file: %w: set data.file", err)
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file: set data.file to one", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, fmt.Errorf("agency file: %w", err)
+	}
+	return f, info.Size(), nil
+}

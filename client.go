@@ -1,0 +1,437 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// A client sends one agency's file. It keeps nothing on disk: the server's RESUME says how far the file got, and what was sent but not answered is read again.
+//
+// A session is one connection: dial, HELLO, go on where the server stands, send and settle (sender.go), verify, ask for the winners (ask.go). When a session
+// ends early the next one begins after a pause, until retry.timeout has passed without any answer.
+type client struct {
+	cfg      *config
+	log      *slog.Logger
+	out      *lineWriter
+	file     *os.File
+	size     int64 // of file
+	batcher  *batcher
+	again    spanReader
+	rejects  rejects
+	bar      *progress
+	rule     rule      // what the server presumably checks bets against: for those whose answer was lost
+	resumed  bool      // the first RESUME has been dealt with
+	oneShot  bool      // the server closes the connection after each answer (resume=false)
+	verified bool      // the end was verified and logged
+	lastHope time.Time // of the last answer, or the start
+	pauses   int       // since then
+	began    time.Time
+
+	ctx     context.Context // cancelled by a signal
+	conn    net.Conn        // of this session
+	framer  framer          // of conn; read by one goroutine at a time
+	holding bool            // the server may answer when the draw takes place
+
+	mu       sync.Mutex // protects following
+	changed  sync.Cond
+	window   []span // sent or about to be, and not answered, in order
+	settled  span   // the last one that was answered or counted by RESUME
+	sent     int    // bets answered, refused or not, in this run
+	answered int    // batches answered on this connection
+	ending   bool   // nothing more is sent on this connection
+	broken   error  // why this session ends; nil: it goes on
+}
+
+// Errors that decide how a client goes on.
+var (
+	errTryLater = errors.New("the server does not take bets now") // ACK 5: again after a pause
+	errClosed   = errors.New("the server closed the connection")  // again at once if it answered before
+	errStopped  = errors.New("stopped by a signal")
+)
+
+// runClient is mode client: it returns nil when the file is sent, or ctx was cancelled and all is closed.
+func runClient(ctx context.Context, cfg *config, log *slog.Logger, out *lineWriter) (err error) {
+	log.Info("config", append([]any{success}, cfg.describe()...)...)
+	file, size, err := openAgencyFile(cfg.dataFile)
+	if err != nil {
+		return err
+	}
+	c := newClient(cfg, log, out, file, size)
+	if err = c.run(ctx); err == nil {
+		c.summary()
+	}
+	c.share(nil)
+	c.bar.finish()
+	stopped := errors.Is(err, errStopped)
+	for _, thing := range []struct {
+		action, name string
+		close        func() error
+	}{{"close_file", cfg.dataFile, file.Close}, {"close_rejects", cfg.dataRejects, c.rejects.close}} {
+		closing := thing.close()
+		if stopped {
+			log.Info(thing.action, closed(closing), "archivo", thing.name)
+		}
+	}
+	if stopped {
+		return nil
+	}
+	return err
+}
+
+func newClient(cfg *config, log *slog.Logger, out *lineWriter, file *os.File, size int64) *client {
+	agency := uint8(cfg.id)
+	c := &client{cfg: cfg, log: log, out: out, file: file, size: size, began: time.Now(),
+		batcher: newBatcher(file, agency, cfg.batchMaxAmount), again: spanReader{file: file, agency: agency},
+		rejects: rejects{path: cfg.dataRejects, log: log}, rule: rule{agency: agency, maxNumber: uint16(cfg.maxNumber)}}
+	c.changed.L = &c.mu
+	c.settled = c.batcher.at
+	c.framer.buf = make([]byte, 72<<10) // the longest ACK of any server is 65,539 bytes
+	if bar := newProgress(os.Stderr, size); bar != nil {
+		c.bar = bar
+		c.share(bar)
+	}
+	return c
+}
+
+// share makes the log step around bar where both are on a terminal.
+func (c *client) share(bar *progress) {
+	if c.out != nil && isTerminal(os.Stdout) {
+		c.out.share(bar)
+	}
+}
+
+// summary says what was done.
+func (c *client) summary() {
+	c.log.Info("loop_finished", success, "client_id", c.cfg.id, "enviadas", c.sent, "rechazadas", c.rejects.count,
+		"reanudadas", c.settled.after.Records-uint64(c.sent), "tiempo", time.Since(c.began).Round(time.Millisecond))
+}
+
+// run goes through as many sessions as it takes.
+func (c *client) run(ctx context.Context) error {
+	c.ctx, c.lastHope = ctx, time.Now()
+	for {
+		err := c.session(ctx)
+		if ctx.Err() != nil {
+			return errStopped
+		}
+		if err == nil || !resumable(err) {
+			return err
+		}
+		if c.answered > 0 && errors.Is(err, errClosed) {
+			continue // it answered and closed, as some servers do after each batch
+		}
+		if time.Since(c.lastHope) >= c.cfg.retryTimeout {
+			return fmt.Errorf("server %s: %w: gave up after %s (retry.timeout): start the client again when the server is back: it goes on where it stopped", c.cfg.serverAddress, err, c.cfg.retryTimeout)
+		}
+		if !c.pause(ctx, err) {
+			return errStopped
+		}
+	}
+}
+
+// resumable tells whether another session may succeed where one ended with err.
+func resumable(err error) bool {
+	var dial *net.OpError
+	return errors.Is(err, errTryLater) || errors.Is(err, errClosed) || errors.As(err, &dial) && !isAddressError(err)
+}
+
+// isAddressError tells whether an address can't be right, now or later.
+func isAddressError(err error) bool {
+	var address *net.AddrError
+	return errors.As(err, &address)
+}
+
+// pause waits before the next session: 50 ms, then twice as long each time up to 2 s, half of it by chance so that many clients do not come back at once.
+func (c *client) pause(ctx context.Context, cause error) bool {
+	wait := min(50*time.Millisecond<<min(c.pauses, 10), 2*time.Second)
+	wait = wait/2 + rand.N(wait/2)
+	c.pauses++
+	c.log.Info("connect", inProgress, "address", c.cfg.serverAddress, "motivo", cause, "espera", wait.Round(time.Millisecond))
+	return sleep(ctx, wait)
+}
+
+// sleep waits for d, or returns false when ctx is cancelled before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// session is one connection from its dial to its close; nil when all is done.
+func (c *client) session(ctx context.Context) (err error) {
+	dialer := net.Dialer{Timeout: 10 * time.Second}
+	conn, err := dialer.DialContext(ctx, "tcp", c.cfg.serverAddress)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.broken, c.answered, c.ending = nil, 0, false
+	c.mu.Unlock()
+	c.conn = conn
+	c.framer = framer{src: conn, buf: c.framer.buf}
+	defer func() {
+		closing := conn.Close()
+		if ctx.Err() != nil {
+			c.log.Info("close_socket", closed(closing), "address", c.cfg.serverAddress)
+		}
+	}()
+	// A signal ends each wait for the network, at the latest when the answers that are owed had their time.
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now().Add(stopTime)) })()
+	if err := c.resume(); err != nil {
+		return err
+	}
+	if err := c.send(ctx); err != nil {
+		return err
+	}
+	if err := c.verify(); err != nil {
+		return err
+	}
+	return c.askWinners(ctx)
+}
+
+// hello says HELLO and returns the server's RESUME.
+func (c *client) hello() (Resume, error) {
+	h := Hello{helloVersion, uint8(c.cfg.id), []byte(c.cfg.dataSource)}
+	if err := c.write(appendHello(nil, h)); err != nil {
+		return Resume{}, err
+	}
+	if err := c.fillFor(resumeOrAck); err != nil {
+		return Resume{}, err
+	}
+	m := c.framer.unread()
+	if m[0] == opResume {
+		r, size, err := parseResume(m)
+		c.framer.discard(size)
+		c.succeeded()
+		return r, err
+	}
+	ack, _, err := parseAck(m)
+	if err == nil {
+		err = ackError(ack)
+	}
+	return Resume{}, err
+}
+
+// resumeOrAck reads a RESUME, or the ACK that stands in its place.
+func resumeOrAck(m []byte) (err error) {
+	if m[0] == opResume {
+		_, _, err = parseResume(m)
+	} else {
+		_, _, err = parseAck(m)
+	}
+	return err
+}
+
+// write writes to the server. A server that takes nothing for conn.idle does not answer either: the wait for that ends both.
+func (c *client) write(m []byte) error {
+	if _, err := c.conn.Write(m); err != nil {
+		return fmt.Errorf("%w: %v", errClosed, err)
+	}
+	return nil
+}
+
+// ackError is the error that an ACK means which is no answer to a batch that was taken.
+func ackError(a Ack) error {
+	switch a.Code {
+	case ackUnavailable:
+		return fmt.Errorf("%w: %s", errTryLater, a.Status)
+	case ackProtocol:
+		return fmt.Errorf("the server refuses what this client says: %s", a.Status)
+	}
+	return fmt.Errorf("the server answered with ACK %d (%s), which is no answer to what was asked", a.Code, a.Status)
+}
+
+// fillFor reads until parse finds a whole message.
+func (c *client) fillFor(parse func(m []byte) error) error {
+	for {
+		if m := c.framer.unread(); len(m) > 0 {
+			if err := parse(m); err != errShort {
+				return err
+			}
+		}
+		if err := c.fill(); err != nil {
+			return err
+		}
+	}
+}
+
+// fill reads once. An answer may take conn.idle; while the client waits for the draw, for ever.
+func (c *client) fill() error {
+	deadline := time.Now().Add(c.cfg.connIdle)
+	if c.holding {
+		deadline = time.Time{}
+	}
+	c.conn.SetReadDeadline(deadline)
+	if c.ctx.Err() != nil {
+		c.conn.SetReadDeadline(time.Now().Add(stopTime))
+	}
+	if err := c.framer.fill(); err != nil {
+		return fmt.Errorf("%w: %v", errClosed, err)
+	}
+	return nil
+}
+
+// succeeded notes an answer: retry.timeout counts from here.
+func (c *client) succeeded() {
+	c.lastHope, c.pauses = time.Now(), 0
+}
+
+// resume brings the client to where the server stands.
+func (c *client) resume() error {
+	if !c.cfg.resume {
+		c.repeat()
+		return nil
+	}
+	at, err := c.hello()
+	if err != nil {
+		return err
+	}
+	if lost := c.settled.after.Records; at.Records < lost {
+		c.log.Error("reanudar", fail, "perdidas", lost-at.Records, "motivo", "the server has lost bets that it had acknowledged: they are sent again")
+	}
+	if c.resumed {
+		if done, err := c.passOver(at); done || err != nil {
+			return errors.Join(err, c.rejects.flush())
+		}
+	} else {
+		if err := c.rejects.recall(c.file, uint8(c.cfg.id), at.Records); err != nil {
+			return err
+		}
+	}
+	if err := c.skip(at); err != nil {
+		return err
+	}
+	if at.Records > 0 || c.resumed {
+		c.log.Info("reanudar", success, "apuestas", at.Records, "crc", crcText(at.CRC), "linea", c.settled.endLine)
+	}
+	c.resumed = true
+	c.bar.update(c.settled.end, int64(at.Records), 0)
+	return c.rejects.flush()
+}
+
+// crcText is a CRC in the log.
+func crcText(crc uint32) string { return fmt.Sprintf("%08x", crc) }
+
+// repeat makes the client send again what was not answered. A batch that was sent on a fresh connection and not answered may be stored twice by that:
+// it is said.
+func (c *client) repeat() {
+	if len(c.window) > 0 && c.answered == 0 && !c.oneShot && c.resumed {
+		c.log.Warn("reenviar", inProgress, "linea", c.window[0].line, "motivo", "the connection broke before the answer: if the server had stored this batch, it stores it twice (resume is false)")
+	}
+	c.window = c.window[:0]
+	c.batcher.goOn(c.settled)
+	c.resumed = true
+}
+
+// passOver deals with a RESUME in the middle of a run: batches whose answer was lost, and that the server has decided on, need not be sent again. It
+// returns false if the server stands elsewhere.
+func (c *client) passOver(at Resume) (bool, error) {
+	for c.settled.after != at {
+		if len(c.window) == 0 || c.window[0].after.Records > at.Records {
+			return false, nil
+		}
+		c.sent += c.window[0].bets
+		if err := c.rejectUnseen(c.window[0]); err != nil {
+			return false, err
+		}
+		c.settled = c.window[0]
+		c.window = c.window[:copy(c.window, c.window[1:])]
+	}
+	c.window = c.window[:0]
+	c.batcher.goOn(c.settled)
+	return true, nil
+}
+
+// rejectUnseen rejects what must have been refused of a span whose answers were lost: the same check as the server's tells, with bets.maxNumber as it is set here.
+func (c *client) rejectUnseen(s span) error {
+	return c.again.each(s, func(rec *record, _ int, b *Bet, malformed string) {
+		if malformed == "" {
+			why, _ := c.rule.check(b)
+			malformed = why.reason()
+		}
+		if malformed != "" {
+			c.rejects.add(rec, malformed)
+		}
+	})
+}
+
+// skip goes to where the server stands by reading the file from its start, and compares the CRC on the way.
+func (c *client) skip(at Resume) error {
+	b := newBatcher(c.file, uint8(c.cfg.id), c.cfg.batchMaxAmount)
+	last, missing := b.at, span{index: -1}
+	var m []byte
+	for last.after.Records < at.Records {
+		before := last.after
+		var err error
+		m, last, err = b.next(m[:0])
+		if err == io.EOF {
+			return fmt.Errorf("%s has %d bets, and the server has %d of source %q: it is another file: choose another data.source", c.cfg.dataFile, before.Records, at.Records, c.cfg.dataSource)
+		}
+		if err == nil && last.after.Records > at.Records {
+			last, err = c.firstBets(last, int(at.Records-before.Records), before, m)
+		}
+		if err != nil {
+			return err
+		}
+		if missing.index < 0 && last.endLine > c.rejects.upTo && c.hasRejects(last, m) {
+			missing = last
+		}
+	}
+	if last.after.CRC != at.CRC {
+		return fmt.Errorf("%s differs from what the server has of source %q: the CRC of the first %d bets is %s here and %s there: it is another file: choose another data.source",
+			c.cfg.dataFile, c.cfg.dataSource, at.Records, crcText(last.after.CRC), crcText(at.CRC))
+	}
+	c.window, c.settled = c.window[:0], last
+	c.batcher.goOn(last)
+	if missing.index < 0 {
+		return nil
+	}
+	missing.end = last.end
+	return c.rejectUnseen(missing)
+}
+
+// firstBets returns the part of the batch s, whose message is m, that ends behind its first n bets.
+func (c *client) firstBets(s span, n int, before Resume, m []byte) (span, error) {
+	at := batchHead
+	var b Bet
+	for range n {
+		at, _ = parseBet(m, at, &b) // our own message
+	}
+	s.bets = n
+	s.after = Resume{before.Records + uint64(n), crc32.Update(before.CRC, castagnoli, m[batchHead:at])}
+	end, endLine := s.end, s.endLine
+	err := c.again.each(s, func(rec *record, position int, _ *Bet, _ string) {
+		if position == n+1 {
+			end, endLine = rec.offset, rec.line
+		}
+	})
+	s.end, s.endLine = end, endLine
+	return s, err
+}
+
+// hasRejects tells whether a record of the batch s, whose message is m, belongs in the rejects file.
+func (c *client) hasRejects(s span, m []byte) bool {
+	at := batchHead
+	var b Bet
+	for range s.bets {
+		at, _ = parseBet(m, at, &b)
+		if why, _ := c.rule.check(&b); why != accepted {
+			return true
+		}
+	}
+	return s.malformed > 0
+}

@@ -1,0 +1,151 @@
+// Tp0 sends a lottery agency's bets to the lottery's central office, and is that office.
+//
+//	tp0 -mode=server                    take bets
+//	tp0 -mode=client -id=1              send .data/agency-1.csv
+//	tp0 -mode=bet    -id=1              send one bet, from NOMBRE APELLIDO DOCUMENTO NACIMIENTO NUMERO
+//	tp0 -mode=cat                       print the stored bets
+//	tp0 -mode=health                    exit 0 when the server at server.address answers, else 1
+//	tp0 -mode=sample -id=1 -bets=1000   print a synthetic agency file
+//	tp0 -version
+//	tp0 -h                              all settings
+//
+// The files, in reading order; each names only things of files below it (layout_test.go holds it to that):
+//
+//	main.go      modes, signals, exit codes
+//	server.go    the life of the server: accept, drain
+//	conn.go      one connection: a handler for each message
+//	answer.go    the answers that a connection owes
+//	client.go    the life of the client: sessions, resume, retry
+//	sender.go    batches out, answers in
+//	ask.go       verification, winners, modes bet and health
+//	rejects.go   the file of refused records
+//	batch.go     records into batches: the one place for the 8,192 bytes
+//	recover.go   the start of a store, after whatever crash
+//	store.go     groups, sources, fencing
+//	commit.go    from the group to the disk
+//	state.go     what the store knows beside the bets, and its form on disk
+//	wal.go       the redo log
+//	disk.go      all that the store asks of the operating system (disk_*.go, lock_*.go)
+//	lottery.go   who has finished, the draw, the winners
+//	proto.go     the messages on the wire
+//	reader.go    the CSV of an agency file
+//	bet.go       a bet, and what is wrong with it
+//	config.go    settings: flags, environment, file (settings.go: the table)
+//	yaml.go      the subset of YAML
+//	log.go       the lines of the log
+//	progress.go  the bar on a terminal
+//	sample.go    synthetic agency files
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// The exit statuses.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+// run is the program without its exit.
+func run(args []string) int {
+	cfg, err := loadConfig(args, os.LookupEnv)
+	switch {
+	case err != nil:
+		return explain(err)
+	case cfg.help:
+		usage(os.Stdout)
+		return exitDone
+	case cfg.version:
+		fmt.Println("tp0", version)
+		return exitDone
+	}
+	out := &lineWriter{out: os.Stdout}
+	log := newLogger(out, cfg.logLevel)
+	ctx, stop := catchSignals(log)
+	defer stop()
+	err = runMode(ctx, cfg, log, out)
+	if ctx.Err() != nil && (err == nil || errors.Is(err, errStopped)) {
+		log.Info("shutdown", success)
+	}
+	return explain(err)
+}
+
+// runMode runs the mode.
+func runMode(ctx context.Context, cfg *config, log *slog.Logger, out *lineWriter) error {
+	switch cfg.mode {
+	case "server":
+		return runServer(ctx, cfg, log)
+	case "client":
+		return runClient(ctx, cfg, log, out)
+	case "bet":
+		b, err := betFrom(cfg.id, os.LookupEnv)
+		if err != nil {
+			return err
+		}
+		return runBet(ctx, cfg, b, log)
+	case "cat":
+		return catStore(cfg.storePath, os.Stdout)
+	case "health":
+		return runHealth(ctx, cfg)
+	}
+	return writeSample(os.Stdout, max(cfg.id, 1), cfg.sampleBets)
+}
+
+// explain prints an error in one line and returns the exit status.
+func explain(err error) int {
+	var use *usageError
+	switch {
+	case err == nil, errors.Is(err, errStopped):
+		return exitDone
+	case errors.As(err, &use):
+		oneLine(os.Stderr, err)
+		return exitUsage
+	}
+	oneLine(os.Stderr, err)
+	return exitFailed
+}
+
+// oneLine prints err, whatever is in it, as one line.
+func oneLine(w io.Writer, err error) {
+	w.Write(append(appendHarmless([]byte("tp0: "), err.Error()), '\n'))
+}
+
+// catchSignals returns a context that the first SIGTERM or SIGINT cancels. The second one ends the program at once: that needs a handler, since
+// a process with pid 1 gets no signal that it does not handle.
+func catchSignals(log *slog.Logger) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		first, ok := <-signals
+		if !ok {
+			return
+		}
+		number, _ := first.(syscall.Signal)
+		log.Info("receive_signal", success, "signal_number", int(number))
+		cancel()
+		if _, ok := <-signals; ok {
+			os.Exit(exitFailed)
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(signals)
+	}
+}
