@@ -25,6 +25,7 @@
 //	commit.go    from the group to the disk
 //	state.go     what the store knows beside the bets, and its form on disk
 //	wal.go       the redo log
+//	walscan.go   the start of the redo log: replay, and what is damage
 //	disk.go      all that the store asks of the operating system (disk_*.go, lock_*.go)
 //	lottery.go   who has finished, the draw, the winners
 //	proto.go     the messages on the wire

@@ -65,7 +65,7 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	}
 	srv.shutdown()
 	err = st.close()
-	log.Info("close_store", closed(err), "archivo", cfg.storePath)
+	log.Info("close_store", closed(err), "archivo", cfg.storePath, "lotes", st.batches, "commits", st.commits)
 	if st.fatal != nil {
 		return st.fatal
 	}

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"slices"
+)
+
+// The start of the redo log: which records are intact, which are replayed, and what damage is more than a crash can have left.
+
+// A walReport says what openWAL found.
+type walReport struct {
+	replayed int    // records
+	bytes    int64  // their payloads
+	cut      int    // intact records behind a gap that were dropped; only ever in a relaxed log
+	relaxed  bool   // the log was written relaxed
+	file     string // where the intact records end: the damage, if there is evidence for any
+	offset   int64
+}
+
+// openWAL opens the log of the bets file path, and replays in order each record whose sequence number is over after. payload is valid during the call of replay.
+// Replay ends at the first record that is not intact: in a log that is synced record by record it cannot have been acknowledged, unless an intact one stands
+// behind it, which is corruption. The caller then makes what was replayed durable, writes a checkpoint of sequence number next-1, and calls release.
+func openWAL(d disk, path string, relaxed bool, after uint64, replay func(payload []byte) error) (*wal, walReport, error) {
+	w := &wal{disk: d, path: path, relaxed: relaxed, next: after + 1, zeros: make([]byte, 64<<10)}
+	scan := walScan{next: after + 1, replay: replay}
+	var valid, blank []*segment
+	for i := range w.slots {
+		s, err := w.openSegment(i)
+		if err != nil {
+			w.close()
+			return nil, scan.walReport, err
+		}
+		if w.slots[i] = s; s == nil {
+			continue
+		}
+		if s.valid {
+			valid = append(valid, s)
+		} else {
+			blank = append(blank, s)
+		}
+	}
+	slices.SortFunc(valid, func(a, b *segment) int { return cmp.Compare(a.first, b.first) })
+	if err := scan.run(valid, blank); err != nil {
+		w.close()
+		return nil, scan.walReport, err
+	}
+	w.next = max(scan.next, scan.highest+1) // numbers of dropped records are not used again
+	if w.next == after+1 {
+		w.release(after)
+	}
+	if err := w.voidEmpty(valid); err != nil {
+		w.close()
+		return nil, scan.walReport, err
+	}
+	return w, scan.walReport, nil
+}
+
+// voidEmpty takes the header off segments that were begun and never got a record: the next one that is begun starts with the same number, and which
+// of the two tells whether the log is relaxed must not be a guess.
+func (w *wal) voidEmpty(valid []*segment) error {
+	for _, s := range valid {
+		if s.first < w.next {
+			continue
+		}
+		if _, err := s.file.WriteAt(w.zeros[:walRecordHead], 0); err != nil {
+			return fmt.Errorf("wal: %w", err)
+		}
+		if err := s.file.datasync(); err != nil {
+			return &fatalError{fmt.Errorf("wal: sync of %s: %w", s.name, err)}
+		}
+	}
+	return nil
+}
+
+// openSegment opens segment i and reads its header; nil if there is none.
+func (w *wal) openSegment(i int) (*segment, error) {
+	f, err := w.disk.open(w.slotName(i), os.O_RDWR)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("wal: %w", err)
+	}
+	s := &segment{name: w.slotName(i), file: f}
+	if s.size, err = f.size(); err == nil {
+		err = s.readHeader()
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("wal: %s: %w", s.name, err)
+	}
+	return s, nil
+}
+
+// readHeader reads the segment's header. One that is not intact leaves valid false: a crash leaves that while a segment is begun, when it holds no
+// record that counts.
+func (s *segment) readHeader() error {
+	var head [36]byte
+	if n, err := s.file.ReadAt(head[:], 0); n < len(head) {
+		if err == io.EOF {
+			return nil
+		}
+		return err
+	}
+	le := binary.LittleEndian
+	if string(head[:8]) != walMagic {
+		return nil
+	}
+	if version := le.Uint32(head[8:]); version > walVersion && crc32.Checksum(head[:32], castagnoli) == le.Uint32(head[32:]) {
+		return fmt.Errorf("version %d of the log is newer than this program, which knows %d: start a newer program", version, walVersion)
+	}
+	s.valid = le.Uint32(head[8:]) == walVersion && crc32.Checksum(head[:32], castagnoli) == le.Uint32(head[32:])
+	s.relaxed = le.Uint32(head[12:])&walRelaxed != 0
+	s.epoch, s.first = le.Uint64(head[16:]), le.Uint64(head[24:])
+	s.last, s.end = s.first-1, walPage
+	return nil
+}
+
+// A walScan goes through the segments of a log at start.
+type walScan struct {
+	walReport
+	next    uint64 // sequence number of the record to replay next
+	highest uint64 // of all intact records
+	beyond  string // an intact record behind a gap: "byte 8192 of FILE"
+	replay  func(payload []byte) error
+	buf     []byte
+}
+
+// run replays the valid segments, in the order of their records, then looks for intact records that were not reached.
+func (r *walScan) run(valid, blank []*segment) error {
+	for _, s := range valid {
+		if err := r.follow(s); err != nil {
+			return err
+		}
+		r.relaxed = s.relaxed
+	}
+	for _, s := range append(valid, blank...) {
+		if err := r.search(s); err != nil {
+			return err
+		}
+	}
+	if r.cut == 0 || r.relaxed {
+		return nil
+	}
+	return &corruptError{r.file, r.offset, fmt.Sprintf("record %d is not intact, but an acknowledged record that came later is (%s): restore the file from a copy; "+
+		"or move all files of this store but the bets file away and the bets that only they hold are lost", r.next, r.beyond)}
+}
+
+// follow goes through the records of one segment from its start, and replays those whose turn it is.
+func (r *walScan) follow(s *segment) error {
+	for s.end < s.size {
+		payload, epoch, sequence, err := r.read(s, s.end)
+		if err != nil {
+			return err
+		}
+		if payload == nil || epoch != s.epoch || sequence != s.last+1 {
+			break
+		}
+		if sequence == r.next {
+			if err := r.replay(payload); err != nil {
+				return fmt.Errorf("wal: %s: record at byte %d: %w", s.name, s.end, err)
+			}
+			r.next++
+			r.replayed++
+			r.bytes += int64(len(payload))
+		}
+		if sequence >= r.next {
+			break // records between are missing: search will count this one
+		}
+		s.last = sequence
+		s.end += walAlign(walRecordHead + len(payload))
+	}
+	if r.file == "" || s.last+1 == r.next {
+		r.file, r.offset = s.name, s.end
+	}
+	return nil
+}
+
+// search looks at each page of s behind the records that were followed for an intact record that should have been replayed, too.
+func (r *walScan) search(s *segment) error {
+	at := max(s.end, walPage)
+	for at < s.size {
+		payload, _, sequence, err := r.read(s, at)
+		if err != nil {
+			return err
+		}
+		if payload == nil || sequence < r.next {
+			at += walPage
+			continue
+		}
+		r.cut++
+		r.highest = max(r.highest, sequence)
+		r.beyond = fmt.Sprintf("byte %d of %s", at, s.name)
+		if !s.valid && sequence == r.next { // what is damaged is this segment's header
+			r.file, r.offset = s.name, 0
+		}
+		at += walAlign(walRecordHead + len(payload))
+	}
+	return nil
+}
+
+// read returns the record at offset at of s; a nil payload says that there is no intact one. Errors are of the disk.
+func (r *walScan) read(s *segment, at int64) (payload []byte, epoch, sequence uint64, err error) {
+	if r.buf == nil {
+		r.buf = make([]byte, walMaxRecord)
+	}
+	head := r.buf[:walRecordHead]
+	if at+walRecordHead > s.size {
+		return nil, 0, 0, nil
+	}
+	if _, err := s.file.ReadAt(head, at); err != nil {
+		return nil, 0, 0, fmt.Errorf("wal: %w", err)
+	}
+	le := binary.LittleEndian
+	size := walRecordHead + int64(le.Uint32(head[4:]))
+	if epoch, sequence = le.Uint64(head[8:]), le.Uint64(head[16:]); sequence == 0 || size > walMaxRecord || at+size > s.size {
+		return nil, 0, 0, nil
+	}
+	record := r.buf[:size]
+	if _, err := s.file.ReadAt(record[walRecordHead:], at+walRecordHead); err != nil {
+		return nil, 0, 0, fmt.Errorf("wal: %w", err)
+	}
+	if crc32.Checksum(record[4:], castagnoli) != le.Uint32(record) {
+		return nil, 0, 0, nil
+	}
+	return record[walRecordHead:], epoch, sequence, nil
+}
