@@ -1,0 +1,9 @@
+# The binary that `make build` made and nothing else: no shell, no libc, no root.
+FROM scratch
+COPY tp0 /tp0
+# scratch has no mkdir: an empty folder, so that the user has a place of its own to write to.
+COPY --chown=10001:10001 docker/data /data
+USER 10001:10001
+WORKDIR /data
+HEALTHCHECK --interval=10s --timeout=3s CMD ["/tp0", "-mode=health"]
+ENTRYPOINT ["/tp0"]

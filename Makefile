@@ -1,0 +1,98 @@
+# `make` builds the program and `make help` lists the targets. Settings go on the command line:
+#
+#	make build GOOS=linux GOARCH=mipsle GOMIPS=softfloat
+
+GO       = go
+DEV      = docker-compose-dev.yaml
+DOWN     =
+
+# Some seconds a fuzz target. A count, since a duration makes Go up to 1.26 fail now and then at its end with
+# "context deadline exceeded" and nothing found (golang.org/issue/75804).
+FUZZTIME = 40000x
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# Static and stripped; without paths and build times in it, so that the same commit gives the same bytes.
+BUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
+
+# The race detector needs cgo; Go turns cgo off by itself where there is no C compiler.
+RACE    = $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
+COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+
+## build                the program: ./tp0 (GOOS, GOARCH, … as Go knows them)
+.PHONY: build
+build:
+	$(BUILD) -o tp0 .
+
+## run                  five agencies send their files to a server in ./run; the result is counted
+.PHONY: run
+run: build
+	@$(GO) run ./tools/run
+
+## test                 go vet, all tests, every fuzz target (FUZZTIME=5m: each for so long)
+.PHONY: test
+test:
+	$(GO) vet ./...
+	@test -n "$(RACE)" || echo "WITHOUT THE RACE DETECTOR: no C compiler answers, or cgo is off"
+	$(GO) test -count=1 $(RACE) ./...
+	@for target in $$($(GO) test -list '^Fuzz' . | grep '^Fuzz'); do \
+		$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x . || exit 1; \
+	done
+	@docker info >/dev/null 2>&1 && $(COMPOSE) version >/dev/null 2>&1 || \
+		echo "SKIPPED: the container tests, no Docker engine with Compose answers"
+
+## torture              kills, cuts and lost answers by the thousand (KILLS, CUTS, PROXY, FULL: how many)
+.PHONY: torture
+torture:
+	TORTURE=1 $(GO) test -count=1 -timeout 0 -run Torture -v .
+
+## bench                bets a second against this disk's limit, then Go's benchmarks (ROWS, CLIENTS, ROUNDS)
+.PHONY: bench
+bench: build
+	$(GO) run ./tools/bench
+	$(GO) test -run '^$$' -bench . -benchmem .
+
+## lint                 fails where gofmt or go vet has something to say
+.PHONY: lint
+lint:
+	gofmt -l .
+	@test -z "$$(gofmt -l .)"
+	$(GO) vet ./...
+
+## data                 a sample file in ./.data for each of the five agencies that has none
+.PHONY: data
+data: build
+	@$(GO) run ./tools/run -samples
+
+## docker-image         the image tp0:latest, FROM scratch
+.PHONY: docker-image
+docker-image:
+	$(MAKE) build GOOS=linux
+	docker build -t tp0:latest .
+
+## docker-compose-up    the image, then a server and five clients in containers
+.PHONY: docker-compose-up
+docker-compose-up: data docker-image
+	$(COMPOSE) -f $(DEV) up -d
+
+## docker-compose-logs  follows their logs
+.PHONY: docker-compose-logs
+docker-compose-logs:
+	$(COMPOSE) -f $(DEV) logs -f
+
+## docker-compose-down  stops them (SIGTERM), shows how they ended, removes them; DOWN=-v: the stored bets as well
+.PHONY: docker-compose-down
+docker-compose-down:
+	$(COMPOSE) -f $(DEV) stop -t 10
+	$(COMPOSE) -f $(DEV) ps -a
+	$(COMPOSE) -f $(DEV) down $(DOWN)
+
+## clean                what was built or measured; not bets.csv, not ./.data
+.PHONY: clean
+clean:
+	rm -rf tp0 run
+
+## help                 this list
+.PHONY: help
+help:
+	@sed -n 's/^## /make /p' Makefile

@@ -1,0 +1,250 @@
+// Run shows the exercise whole: five agencies send their files at full speed to a server on a free port, and
+// what was stored is counted afterwards from the files, not taken from what the programs say.
+//
+//	go run ./tools/run            make sample files where there are none, run, count, compare
+//	go run ./tools/run -samples   only make the sample files
+//
+// It wants ./tp0 built, reads .data/agency-N.csv and leaves everything else in a fresh folder, run/. The exit
+// status is 0 only if every process ended with 0 and all numbers agree. Settings that it does not fix itself
+// may come from the environment: CLI_BATCH_WINDOW=1 make run.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// sampleSizes holds the bets of each agency in the course's data set, agency 1 first.
+var sampleSizes = []int{26936, 25518, 16014, 9238, 991}
+
+const (
+	// winningNumber is given to the server and counted in bets.csv.
+	winningNumber = 7574
+
+	// startTimeout is how long a server may take until it listens; recovery has nothing to do in a fresh folder.
+	startTimeout = 15 * time.Second
+
+	// runTimeout is how long the clients may take, many times what a slow board needs. A run that hangs has failed.
+	runTimeout = 10 * time.Minute
+)
+
+// A lottery is one run: where the files are and where its output goes.
+type lottery struct {
+	program string    // path of tp0
+	dataDir string    // holds agency-N.csv
+	runDir  string    // made anew for each run
+	sizes   []int     // bets in the sample file of each agency, agency 1 first
+	out     io.Writer // what is going on, and the table
+}
+
+func main() {
+	samples := flag.Bool("samples", false, "only make the sample files that are missing")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	l := &lottery{program: "./tp0", dataDir: ".data", runDir: "run", sizes: sampleSizes, out: os.Stdout}
+	err := l.makeSamples(ctx)
+	if err == nil && !*samples { // the containers want the files alone
+		err = l.run(ctx)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "run: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// dataFile names the agency file of an agency.
+func (l *lottery) dataFile(id int) string {
+	return filepath.Join(l.dataDir, fmt.Sprintf("agency-%d.csv", id))
+}
+
+// rejectsFile names the file where the client of an agency writes what was refused.
+func (l *lottery) rejectsFile(id int) string {
+	return filepath.Join(l.runDir, fmt.Sprintf("agency-%d.rejected.csv", id))
+}
+
+// storeFile names the server's file of bets.
+func (l *lottery) storeFile() string { return filepath.Join(l.runDir, "bets.csv") }
+
+// makeSamples writes an agency file of the course's size for each agency that has none.
+func (l *lottery) makeSamples(ctx context.Context) error {
+	if err := os.MkdirAll(l.dataDir, 0o755); err != nil {
+		return err
+	}
+	for i, bets := range l.sizes {
+		// Whatever is there is the user's: the course's data set, say.
+		path := l.dataFile(i + 1)
+		if _, err := os.Stat(path); err == nil {
+			continue
+		}
+		if err := l.makeSample(ctx, path, i+1, bets); err != nil {
+			return fmt.Errorf("making %s: %w", path, err)
+		}
+		fmt.Fprintf(l.out, "made %s: %s bets\n", path, grouped(bets))
+	}
+	return nil
+}
+
+// makeSample writes one agency file. It gets its name only when it is whole.
+func (l *lottery) makeSample(ctx context.Context, path string, id, bets int) error {
+	cmd := exec.CommandContext(ctx, l.program, "-mode=sample", "-id="+strconv.Itoa(id), "-bets="+strconv.Itoa(bets))
+	cmd.Stderr = os.Stderr
+	rows, err := cmd.Output()
+	if err != nil {
+		return err
+	}
+	part := path + ".part"
+	if err := os.WriteFile(part, rows, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(part, path)
+}
+
+// run lets all agencies send their files, then counts. It returns an error if anything failed or disagrees.
+func (l *lottery) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends what still runs when something fails
+	// The draw is once a store, and what is counted has to be of this run: nothing of the last one stays.
+	if err := l.freshFolder(); err != nil {
+		return err
+	}
+	server, port, err := l.startServer(ctx)
+	if err != nil {
+		return err
+	}
+	defer server.stop() // on every way out; the stop below is the one whose result counts
+	fmt.Fprintf(l.out, "server listens on port %s, its log is %s\n", port, server.log)
+	results, took, err := l.sendAll(ctx, port, server.done)
+	stopped := server.stop()
+	if ctx.Err() != nil { // whatever else failed, failed because of that
+		return errors.New("interrupted; all processes were stopped")
+	}
+	if err = errors.Join(stopped, err); err != nil {
+		return err
+	}
+	fmt.Fprintf(l.out, "server stopped with status 0\n\n")
+	return l.settle(results, took)
+}
+
+// freshFolder empties the folder of the last run. The config file in it is empty, so that the exercise's slow
+// settings in ./config.yaml do not count here.
+func (l *lottery) freshFolder() error {
+	if err := os.RemoveAll(l.runDir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(l.runDir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(l.configFile(), nil, 0o644)
+}
+
+// configFile names the empty config file of the run.
+func (l *lottery) configFile() string { return filepath.Join(l.runDir, "config.yaml") }
+
+// startServer starts the server on this machine's own address: nobody else can send it bets that the table
+// would have to explain. It returns once the server listens, with the port that the system chose for it.
+func (l *lottery) startServer(ctx context.Context) (*process, string, error) {
+	server, err := start(ctx, filepath.Join(l.runDir, "server.log"), l.program, "-mode=server",
+		"-config="+l.configFile(), "-log.level=INFO", "-server.host=127.0.0.1", "-server.port=0",
+		"-store.path="+l.storeFile(),
+		"-draw.agencies="+strconv.Itoa(len(l.sizes)), "-draw.winner="+strconv.Itoa(winningNumber))
+	if err != nil {
+		return nil, "", err
+	}
+	port, err := server.waitFor("listen", "port", startTimeout)
+	if err != nil {
+		return nil, "", errors.Join(err, server.stop())
+	}
+	return server, port, nil
+}
+
+// startClient starts the client of one agency at full speed: no limit to its batches, no pause between them, and
+// batches as full as 8,192 bytes allow.
+func (l *lottery) startClient(ctx context.Context, id int, port string) (*process, error) {
+	return start(ctx, filepath.Join(l.runDir, fmt.Sprintf("client-%d.log", id)), l.program, "-mode=client",
+		"-config="+l.configFile(), "-log.level=INFO", "-id="+strconv.Itoa(id), "-server.address=127.0.0.1:"+port,
+		"-data.file="+l.dataFile(id), "-data.rejects="+l.rejectsFile(id),
+		"-loop.amount=0", "-loop.period=0s", "-batch.maxAmount=150", "-draw.agencies="+strconv.Itoa(len(l.sizes)))
+}
+
+// sendAll runs the clients of all agencies at once and returns what each said at its end, and the time from the
+// first start to the last end. A client that fails ends the others, since the draw would never come; so does the
+// end of the server.
+func (l *lottery) sendAll(ctx context.Context, port string, serverDone <-chan struct{}) ([]said, time.Duration, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, runTimeout, fmt.Errorf("not done within %v", runTimeout))
+	defer cancel()
+	begin := time.Now()
+	var clients []*process
+	for id := range l.sizes {
+		client, err := l.startClient(ctx, id+1, port)
+		if err != nil {
+			cancel()
+			return nil, 0, errors.Join(err, waitAll(clients))
+		}
+		clients = append(clients, client)
+	}
+	fmt.Fprintf(l.out, "%d clients send their files, their logs are %s\n", len(clients), filepath.Join(l.runDir, "client-N.log"))
+	// Without this the clients would try a dead server for retry.timeout.
+	go func() {
+		select {
+		case <-serverDone:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	if err := l.awaitClients(ctx, clients, begin, cancel); err != nil {
+		return nil, 0, err
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return nil, 0, context.Cause(ctx) // they were stopped, which they take for a good end
+	}
+	took := time.Since(begin)
+	results, err := readSaid(clients)
+	return results, took, err
+}
+
+// awaitClients waits for all clients, in the order in which they end. It calls cancel when one fails and returns
+// that failure alone: the others were stopped because of it.
+func (l *lottery) awaitClients(ctx context.Context, clients []*process, begin time.Time, cancel func()) error {
+	type ending struct {
+		name string
+		err  error
+	}
+	endings := make(chan ending)
+	for _, c := range clients {
+		go func() { endings <- ending{c.name, c.wait()} }()
+	}
+	var failed error
+	for range clients {
+		e := <-endings
+		switch {
+		case e.err == nil && ctx.Err() != nil:
+			// It was stopped: no news.
+		case e.err == nil:
+			fmt.Fprintf(l.out, "%s ended with status 0 after %.2f s\n", e.name, time.Since(begin).Seconds())
+		case failed == nil:
+			failed = e.err
+			cancel()
+		}
+	}
+	return failed
+}
+
+// waitAll waits for processes that were told to stop.
+func waitAll(processes []*process) error {
+	var errs []error
+	for _, p := range processes {
+		errs = append(errs, p.wait())
+	}
+	return errors.Join(errs...)
+}
