@@ -94,8 +94,8 @@ func (c *client) sayWaiting() (stop func()) {
 
 // readWinners reads the answer to NOTIFY 1; drawn is false if the draw has not taken place.
 func (c *client) readWinners() (drawn bool, err error) {
-	c.holding = true
-	defer func() { c.holding = false }()
+	c.holding.Store(true)
+	defer c.holding.Store(false)
 	var ack Ack
 	size := 0
 	if err := c.fillFor(func(m []byte) (err error) { ack, size, err = parseAck(m); return err }); err != nil {

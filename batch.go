@@ -104,17 +104,16 @@ func (b *batcher) fill(dst *[]byte, head int, s *span) error {
 
 // read reads the next record into b.bet.
 func (b *batcher) read() (malformed bool, err error) {
-	b.record, err = b.reader.next()
-	if err != nil {
-		var split *recordError
-		return true, ignoreAs(err, &split)
+	if b.record, err = b.reader.next(); err != nil {
+		return true, unlessSplit(err)
 	}
 	return toBet(b.record.fields, b.agency, &b.bet) != "", nil
 }
 
-// ignoreAs returns nil if err is of the type that target points to.
-func ignoreAs[T error](err error, target *T) error {
-	if errors.As(err, target) {
+// unlessSplit returns err unless it says that a record could not be split, after which reading goes on.
+func unlessSplit(err error) error {
+	var split *recordError
+	if errors.As(err, &split) {
 		return nil
 	}
 	return err
@@ -125,16 +124,16 @@ func toBet(fields [][]byte, agency uint8, b *Bet) (malformed string) {
 	if len(fields) != 5 {
 		return fmt.Sprintf("%d fields where there should be 5", len(fields))
 	}
-	number := 0
 	digits := fields[4]
+	if len(digits) == 0 || len(digits) > 5 {
+		return "number is not 1 to 5 digits"
+	}
+	number := 0
 	for _, c := range digits {
 		if c-'0' > 9 {
 			return "number is not 1 to 5 digits"
 		}
 		number = number*10 + int(c-'0')
-	}
-	if len(digits) == 0 || len(digits) > 5 {
-		return "number is not 1 to 5 digits"
 	}
 	if number > 65535 {
 		return "number is over 65535"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"strconv"
 	"unicode"
@@ -110,80 +111,110 @@ const (
 	highs = 0x8080808080808080
 )
 
-// odd is non-zero if any of the 8 bytes of w is not plain: a control character, DEL, a comma, a quote, or beyond ASCII. Each term sets the high
-// bit of a byte that is below 0x20, or equal to the character; bytes above one that matched may be marked too, which does no harm.
-func odd(w uint64) uint64 {
+// special returns a word with a bit in each byte of w that is a control character, DEL, a comma or a quote. Each term sets the high bit of a byte
+// that is below 0x20, or equal to the character; a byte above one that matched may be marked too, which does no harm.
+func special(w uint64) uint64 {
 	del, comma, quote := w^0x7f*lows, w^','*lows, w^'"'*lows
-	return (w | (w - 0x20*lows) | (del - lows) | (comma - lows) | (quote - lows)) & highs
+	return ((w - 0x20*lows) | (del - lows) | (comma - lows) | (quote - lows)) &^ w & highs
 }
 
-// classify looks at a name 8 bytes at a time while they are plain ASCII, which nearly all are; measured, that takes 0.4 of the time of a
-// look at each byte.
+// classify looks at a name 8 bytes at a time. Up to 16 bytes it does so without a branch on the length, which no processor could foretell: it takes the bytes behind
+// the name, which are there in a message, and blanks them. Measured on rows like the real ones: 0.5 of the time of a loop. Names with a special character are
+// looked at character by character; those with letters beyond ASCII only if they may hold a control character there.
 func classify(name []byte) nameClass {
-	if len(name) == 0 {
-		return nameEmpty
-	}
-	rest := name
-	for len(rest) >= 8 {
-		if odd(binary.LittleEndian.Uint64(rest)) != 0 {
-			return classifySlow(name)
+	le := binary.LittleEndian
+	n := len(name)
+	var all, marks uint64
+	if n <= 16 && cap(name) >= 16 {
+		both := name[:16]
+		low := keep(le.Uint64(both), n)
+		high := keep(le.Uint64(both[8:]), max(n-8, 0))
+		all, marks = low|high, special(low)|special(high)
+	} else if n >= 8 {
+		for rest := name; len(rest) > 8; rest = rest[8:] {
+			w := le.Uint64(rest)
+			all, marks = all|w, marks|special(w)
 		}
-		rest = rest[8:]
+		w := le.Uint64(name[n-8:]) // some of it for the second time
+		all, marks = all|w, marks|special(w)
+	} else {
+		return classifySlow(name)
 	}
-	for _, c := range rest {
-		if c < 0x20 || c >= 0x7f || c == ',' || c == '"' {
-			return classifySlow(name)
-		}
+	switch {
+	case marks != 0 || n == 0:
+		return classifySlow(name)
+	case all&highs == 0:
+		return namePlain
+	case !utf8.Valid(name):
+		return nameBad
+	case bytes.IndexByte(name, c1Lead) >= 0:
+		return classifySlow(name)
 	}
 	return namePlain
 }
 
+// keep returns w with all but its first n bytes blanked; all 8 are kept if n is 8 or more.
+func keep(w uint64, n int) uint64 {
+	rest := ^uint64(0) << (uint(n) * 8) // 0 from 8 on: a shift by 64 or more leaves nothing
+	return w&^rest | ' '*lows&rest
+}
+
+// c1Lead is the first byte of the UTF-8 of every control character beyond ASCII, U+0080 to U+009F.
+const c1Lead = 0xc2
+
 // classifySlow looks at each character.
 func classifySlow(name []byte) nameClass {
+	if len(name) == 0 {
+		return nameEmpty
+	}
 	class := namePlain
 	for i := 0; i < len(name); {
-		c := name[i]
-		if c < utf8.RuneSelf {
-			if c < 0x20 || c == 0x7f {
-				class = max(class, nameControl)
-			} else if c == ',' || c == '"' {
-				class = max(class, nameQuoted)
-			}
-			i++
-			continue
-		}
 		char, size := utf8.DecodeRune(name[i:])
-		if char == utf8.RuneError && size == 1 {
+		switch {
+		case char == utf8.RuneError && size == 1:
 			return nameBad
-		}
-		if unicode.IsControl(char) {
+		case unicode.IsControl(char):
 			class = nameControl
+		case char == ',' || char == '"':
+			class = max(class, nameQuoted)
 		}
 		i += size
 	}
 	return class
 }
 
-// isDocument tells whether s is 1 to 10 ASCII digits.
+// digits8 tells whether the 8 bytes of w are ASCII digits less '0': each at most 9.
+func digits8(w uint64) bool { return (w|(w+6*lows))&(0xf0*lows) == 0 }
+
+// isDocument tells whether s is 1 to 10 ASCII digits; nearly all have 8.
 func isDocument(s []byte) bool {
-	if len(s) == 0 || len(s) > 10 {
-		return false
+	if len(s) == 8 {
+		return digits8(binary.LittleEndian.Uint64(s) ^ '0'*lows)
 	}
 	for _, c := range s {
 		if c-'0' > 9 {
 			return false
 		}
 	}
-	return true
+	return len(s) > 0 && len(s) <= 10
 }
 
-// isDate tells whether s is a day of the Gregorian calendar, 0001-01-01 to 9999-12-31, as YYYY-MM-DD.
+// isDate tells whether s is a day of the Gregorian calendar, 0001-01-01 to 9999-12-31, as YYYY-MM-DD. The first 8 bytes are looked at in one word.
 func isDate(s []byte) bool {
-	if len(s) != 10 || s[4] != '-' || s[7] != '-' {
+	if len(s) != 10 {
 		return false
 	}
-	century, year, month, day := twoDigits(s[0], s[1]), twoDigits(s[2], s[3]), twoDigits(s[5], s[6]), twoDigits(s[8], s[9])
-	if century|year|month|day >= notDigits || century+year == 0 || month-1 > 11 || day == 0 {
+	const dashes = 0xff<<(4*8) | 0xff<<(7*8)
+	const form = '0'*lows&^dashes | '-'<<(4*8) | '-'<<(7*8) // what each byte is XORed with
+	w := binary.LittleEndian.Uint64(s) ^ form
+	tens, ones := uint(s[8]-'0'), uint(s[9]-'0')
+	if !digits8(w) || w&dashes != 0 || tens > 9 || ones > 9 {
+		return false
+	}
+	digit := func(i uint) uint { return uint(w >> (i * 8) & 0xf) }
+	century, year := digit(0)*10+digit(1), digit(2)*10+digit(3)
+	month, day := digit(5)*10+digit(6), tens*10+ones
+	if century+year == 0 || month-1 > 11 || day == 0 {
 		return false
 	}
 	if day <= 28 {
@@ -194,18 +225,6 @@ func isDate(s []byte) bool {
 	}
 	leap := year%4 == 0 && (year != 0 || century%4 == 0)
 	return day == 29 && leap
-}
-
-// notDigits has a bit that no number below 100 has, so that one comparison of several ORed values finds it.
-const notDigits = 1 << 8
-
-// twoDigits returns the value of two ASCII digits, or notDigits.
-func twoDigits(tens, ones byte) uint {
-	t, o := uint(tens-'0'), uint(ones-'0')
-	if t > 9 || o > 9 {
-		return notDigits
-	}
-	return t*10 + o
 }
 
 // appendRow appends b as a row of the bets file, as Python's csv.writer writes it with QUOTE_MINIMAL: fields quoted only where needed, CRLF. plain says

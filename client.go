@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -39,7 +40,7 @@ type client struct {
 	ctx     context.Context // cancelled by a signal
 	conn    net.Conn        // of this session
 	framer  framer          // of conn; read by one goroutine at a time
-	holding bool            // the server may answer when the draw takes place
+	holding atomic.Bool     // the server may answer when the draw takes place
 
 	mu       sync.Mutex // protects following
 	changed  sync.Cond
@@ -50,6 +51,9 @@ type client struct {
 	ending   bool   // nothing more is sent on this connection
 	broken   error  // why this session ends; nil: it goes on
 }
+
+// stopTime is how long a client that was told to stop waits for the answers it is owed.
+const stopTime = 2 * time.Second
 
 // Errors that decide how a client goes on.
 var (
@@ -190,7 +194,7 @@ func (c *client) session(ctx context.Context) (err error) {
 		}
 	}()
 	// A signal ends each wait for the network, at the latest when the answers that are owed had their time.
-	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now().Add(stopTime)) })()
+	defer context.AfterFunc(ctx, c.limitWaits)()
 	if err := c.resume(); err != nil {
 		return err
 	}
@@ -272,17 +276,26 @@ func (c *client) fillFor(parse func(m []byte) error) error {
 // fill reads once. An answer may take conn.idle; while the client waits for the draw, for ever.
 func (c *client) fill() error {
 	deadline := time.Now().Add(c.cfg.connIdle)
-	if c.holding {
+	if c.holding.Load() {
 		deadline = time.Time{}
 	}
 	c.conn.SetReadDeadline(deadline)
 	if c.ctx.Err() != nil {
-		c.conn.SetReadDeadline(time.Now().Add(stopTime))
+		c.limitWaits()
 	}
 	if err := c.framer.fill(); err != nil {
 		return fmt.Errorf("%w: %v", errClosed, err)
 	}
 	return nil
+}
+
+// limitWaits ends the waits for the network after a signal: in time for the answers that are owed, at once where it is the draw that is waited for.
+func (c *client) limitWaits() {
+	grace := stopTime
+	if c.holding.Load() {
+		grace = 0
+	}
+	c.conn.SetDeadline(time.Now().Add(grace))
 }
 
 // succeeded notes an answer: retry.timeout counts from here.

@@ -22,6 +22,14 @@ var (
 	inProgress = slog.String("result", "in_progress")
 )
 
+// closed is the result of closing something.
+func closed(err error) slog.Attr {
+	if err != nil {
+		return fail
+	}
+	return success
+}
+
 // A lineWriter writes whole lines, one after another, whichever goroutine they come from. It is shared by all handlers of a program.
 type lineWriter struct {
 	mu  sync.Mutex // held for one write

@@ -12,20 +12,18 @@
 // The files, in reading order; each names only things of files below it (layout_test.go holds it to that):
 //
 //	main.go      modes, signals, exit codes
-//	server.go    the life of the server: accept, drain
-//	conn.go      one connection: a handler for each message
-//	answer.go    the answers that a connection owes
-//	client.go    the life of the client: sessions, resume, retry
-//	sender.go    batches out, answers in
+//	server.go    the life of the server: accept, drain (conn.go: one connection, a handler for each message; answer.go: the answers it owes)
 //	ask.go       verification, winners, modes bet and health
+//	sender.go    batches out, answers in
+//	client.go    the life of the client: sessions, resume, retry
 //	rejects.go   the file of refused records
 //	batch.go     records into batches: the one place for the 8,192 bytes
 //	recover.go   the start of a store, after whatever crash
-//	store.go     groups, sources, fencing
 //	commit.go    from the group to the disk
+//	store.go     groups, sources, fencing
 //	state.go     what the store knows beside the bets, and its form on disk
-//	wal.go       the redo log
 //	walscan.go   the start of the redo log: replay, and what is damage
+//	wal.go       the redo log
 //	disk.go      all that the store asks of the operating system (disk_*.go, lock_*.go)
 //	lottery.go   who has finished, the draw, the winners
 //	proto.go     the messages on the wire

@@ -5,17 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 )
 
 // The middle of a session: one goroutine makes and sends batches, another settles the answers, as far apart as batch.window allows.
 
-const (
-	// sendAtOnce is from how many bytes on batches are written: several of them in one write.
-	sendAtOnce = 48 << 10
-	// stopTime is how long a client that was told to stop waits for the answers it is owed.
-	stopTime = 2 * time.Second
-)
+// sendAtOnce is from how many bytes on batches are written: several of them in one write.
+const sendAtOnce = 48 << 10
 
 // send sends what is left of the file and waits for all answers.
 func (c *client) send(ctx context.Context) error {

@@ -80,14 +80,6 @@ func storeFolderError(path string, err error) error {
 	return err
 }
 
-// closed is the result of closing something.
-func closed(err error) slog.Attr {
-	if err != nil {
-		return fail
-	}
-	return success
-}
-
 // serve accepts connections until the listener is closed. While conn.max are open the next ones wait in the system's queue.
 func (srv *server) serve(listener net.Listener) {
 	srv.mu.Lock()

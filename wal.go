@@ -320,4 +320,3 @@ func (w *wal) close() (err error) {
 
 // walAlign returns the bytes that a record of n bytes takes: whole pages.
 func walAlign(n int) int64 { return (int64(n) + walPage - 1) &^ (walPage - 1) }
-

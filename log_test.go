@@ -1,0 +1,312 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// logLine is the form of a line: time, level padded to 8, action, result, and keys with their values.
+var logLine = regexp.MustCompile(`^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (DEBUG   |INFO    |WARNING |ERROR   ) action: ([a-z_]+)( \| [A-Za-z0-9_.]+: [^|]*)+$`)
+
+// checkLogLine fails the test if line, which has no line break at its end, is not a line of the log: for the course's parser, which sees it behind
+// the container's name and splits at '|', and in the form that is promised.
+func checkLogLine(t testing.TB, line string) {
+	t.Helper()
+	if reason := logLineFault(line); reason != "" {
+		t.Errorf("log line %q: %s", line, reason)
+	}
+}
+
+// logLineFault says what is wrong with a line, or "".
+func logLineFault(line string) string {
+	parts := strings.Split("tp0 | "+line, "|")
+	if len(parts) < 3 {
+		return "got " + strconv.Itoa(len(parts)) + " parts, want at least 3"
+	}
+	switch strings.TrimSpace(parts[2]) {
+	case "result: success", "result: fail", "result: in_progress":
+	default:
+		return "got " + strconv.Quote(parts[2]) + " where the result should be"
+	}
+	for _, part := range parts[3:] {
+		if !strings.Contains(part, ":") {
+			return "no colon in " + strconv.Quote(part)
+		}
+	}
+	match := logLine.FindStringSubmatch(line)
+	if match == nil {
+		return "not in the form `time level action: NAME | key: value…`"
+	}
+	if _, err := time.Parse("2006-01-02 15:04:05", match[1]); err != nil {
+		return err.Error()
+	}
+	if match[3] == "exit" {
+		return "the action is called exit, the course's word for the end of a container"
+	}
+	if !utf8.ValidString(line) || strings.ContainsFunc(line, breaksLines) {
+		return "has bytes that are not UTF-8, or characters that break lines"
+	}
+	return ""
+}
+
+// breaksLines tells whether a terminal or a parser may take char for a line break or a command.
+func breaksLines(char rune) bool {
+	return unicode.IsControl(char) || char == '\u2028' || char == '\u2029'
+}
+
+func TestCheckLogLine(t *testing.T) {
+	const head = "2024-09-03 16:15:58 INFO     action: config | "
+	good := []string{
+		head + "result: success",
+		head + "result: fail | cantidad: 3 | estado: #1 x; #2 y: z",
+		"2024-09-03 16:15:58 WARNING  action: connect | result: in_progress | motivo: ",
+	}
+	for _, line := range good {
+		if got := logLineFault(line); got != "" {
+			t.Errorf("%q: got %q, want no fault", line, got)
+		}
+	}
+	bad := []string{
+		"", "hello", "a | b", head + "result: done", head + "client_id: 1 | result: success", head + "result: success | no colon",
+		head + "result: success | a: b | ", "action: config | result: success",
+		"2024-09-03 16:15:58 INFO action: config | result: success", "2024-09-03 16:15:58 NOTICE   action: config | result: success",
+		"2024-13-03 16:15:58 INFO     action: config | result: success", "2024-09-03 16:15:58 INFO     action: exit | result: success",
+		head + "result: success | a: b\nc", head + "result: success | a: \xff", head + "result: success | a: \u2028", head + "result: success | a: \x1b[K",
+		head + "result: success\n",
+	}
+	for _, line := range bad {
+		if logLineFault(line) == "" {
+			t.Errorf("%q: got no fault, want one", line)
+		}
+	}
+}
+
+// A logStringer has a text of its own, as errors and durations have.
+type logStringer struct{}
+
+func (logStringer) String() string { return "text | of\nits own" }
+
+func TestLogLineGolden(t *testing.T) {
+	at := time.Date(2024, 9, 3, 16, 15, 58, 999e6, time.UTC)
+	tests := []struct {
+		level slog.Level
+		attrs []any
+		want  string
+	}{
+		{slog.LevelInfo, []any{success}, "INFO     action: config | result: success"},
+		{slog.LevelDebug, []any{inProgress}, "DEBUG    action: config | result: in_progress"},
+		{slog.LevelWarn, []any{fail, "linea", 17}, "WARNING  action: config | result: fail | linea: 17"},
+		{slog.LevelError, []any{fail, "n", -1, "s", ""}, "ERROR    action: config | result: fail | n: -1 | s: "},
+		{slog.LevelInfo, []any{success, "records", uint64(1 << 63), "is", true, "d", 1500 * time.Millisecond, "f", 0.25},
+			"INFO     action: config | result: success | records: 9223372036854775808 | is: true | d: 1.5s | f: 0.25"},
+		{slog.LevelInfo, []any{success, "err", errors.New("a | b\nc"), "any", logStringer{}},
+			`INFO     action: config | result: success | err: a \x7c b\x0ac | any: text \x7c of\x0aits own`},
+	}
+	for _, tt := range tests {
+		var out bytes.Buffer
+		h := newLogger(&out, slog.LevelDebug).Handler()
+		r := slog.NewRecord(at, tt.level, "config", 0)
+		r.Add(tt.attrs...)
+		if err := h.Handle(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := out.String(), "2024-09-03 16:15:58 "+tt.want+"\n"; got != want {
+			t.Errorf("got  %q\nwant %q", got, want)
+		}
+		checkLogLine(t, strings.TrimSuffix(out.String(), "\n"))
+	}
+}
+
+func TestLogLevels(t *testing.T) {
+	for _, tt := range []struct {
+		level slog.Level
+		want  string
+	}{
+		{slog.LevelDebug, "DEBUG INFO WARNING ERROR"}, {slog.LevelInfo, "INFO WARNING ERROR"},
+		{slog.LevelWarn, "WARNING ERROR"}, {slog.LevelError, "ERROR"},
+	} {
+		var out bytes.Buffer
+		log := newLogger(&out, tt.level)
+		log.Debug("a", success)
+		log.Info("a", success)
+		log.Warn("a", fail)
+		log.Error("a", fail)
+		var got []string
+		for line := range strings.Lines(out.String()) {
+			got = append(got, strings.Fields(line)[2])
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("level %v: got %q, want %q", tt.level, got, tt.want)
+		}
+	}
+}
+
+// TestLogWith has attributes of the logger itself: they come behind the result.
+func TestLogWith(t *testing.T) {
+	var out bytes.Buffer
+	log := newLogger(&out, slog.LevelInfo)
+	log.With("ip", "::1").With("x", "a|b").WithGroup("g").Info("a", success, "k", 1)
+	log.Info("a", success)
+	lines := strings.Split(out.String(), "\n")
+	for i, want := range []string{`action: a | result: success | ip: ::1 | x: a\x7cb | k: 1`, "action: a | result: success"} {
+		checkLogLine(t, lines[i])
+		if _, got, _ := strings.Cut(lines[i], "INFO     "); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestAppendHarmless(t *testing.T) {
+	tests := []struct{ in, want string }{
+		{"", ""}, {"Ñandú 漢字 😀 \ufffd", "Ñandú 漢字 😀 \ufffd"}, {`a\b`, `a\b`},
+		{"a|b", `a\x7cb`}, {"a\r\nb\tc", `a\x0d\x0ab\x09c`}, {"\x00\x1f \x7f", `\x00\x1f \x7f`},
+		{"\x1b[31m", `\x1b[31m`}, {"\u0080\u0085\u009f\u00a0", `\u0080\u0085\u009f` + "\u00a0"},
+		{"\u2027\u2028\u2029\u202a", "\u2027" + `\u2028\u2029` + "\u202a"},
+		{"\xff", `\xff`}, {"é\xc3", `é\xc3`}, {"\xed\xa0\x80", `\xed\xa0\x80`}, {"\xf0\x9f\x98", `\xf0\x9f\x98`}, {"\xc0\xaf", `\xc0\xaf`},
+	}
+	for _, tt := range tests {
+		got := string(appendHarmless([]byte("in: "), tt.in))
+		if got != "in: "+tt.want {
+			t.Errorf("%q: got %q, want %q", tt.in, got, "in: "+tt.want)
+		}
+	}
+	for char := rune(0); char <= unicode.MaxRune; char++ { // no character of any kind breaks a line
+		if got := appendHarmless(nil, string(char)); !utf8.Valid(got) || bytes.ContainsFunc(got, breaksLines) || bytes.ContainsRune(got, '|') {
+			t.Fatalf("U+%04X: got %q, which is not harmless", char, got)
+		}
+	}
+}
+
+// A slowWriter takes a few bytes at a time and lets others run in between, so that writes which are not kept apart mix.
+type slowWriter struct{ bytes.Buffer }
+
+func (w *slowWriter) Write(p []byte) (int, error) {
+	for rest := p; len(rest) > 0; {
+		n := min(7, len(rest))
+		w.Buffer.Write(rest[:n])
+		rest = rest[n:]
+		runtime.Gosched()
+	}
+	return len(p), nil
+}
+
+func TestLogWholeLines(t *testing.T) {
+	const writers, rounds = 8, 50
+	slow := &slowWriter{}
+	out := &lineWriter{out: slow}
+	log := newLogger(out, slog.LevelInfo)
+	var all sync.WaitGroup
+	for id := range writers {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			lines := newBurst(log.With("id", id))
+			for n := range rounds {
+				log.Info("single", success, "id", id, "n", n)
+				lines.add("burst", success, count{"id", id}, count{"n", n})
+				lines.add("burst", success, count{"id", id}, count{"m", n})
+				out.share(nil) // as a client does while others write
+				lines.flush()
+			}
+		}()
+	}
+	all.Wait()
+	singles, bursts := [writers]int{}, 0
+	for line := range strings.Lines(slow.String()) {
+		line = strings.TrimSuffix(line, "\n")
+		checkLogLine(t, line)
+		if strings.Contains(line, "action: burst") {
+			bursts++
+			continue
+		}
+		fields := strings.Fields(line)
+		id, _ := strconv.Atoi(fields[10])
+		if n, want := fields[13], strconv.Itoa(singles[id]); n != want {
+			t.Fatalf("writer %d: got line %s, want %s: the lines of a goroutine keep their order", id, n, want)
+		}
+		singles[id]++
+	}
+	for id, got := range singles {
+		if got != rounds {
+			t.Errorf("writer %d: got %d lines, want %d", id, got, rounds)
+		}
+	}
+	if want := 2 * writers * rounds; bursts != want {
+		t.Errorf("got %d lines of bursts, want %d", bursts, want)
+	}
+}
+
+// A countingWriter counts writes.
+type countingWriter struct {
+	bytes.Buffer
+	writes int
+}
+
+func (w *countingWriter) Write(p []byte) (int, error) {
+	w.writes++
+	return w.Buffer.Write(p)
+}
+
+func TestBurst(t *testing.T) {
+	var out countingWriter
+	lines := newBurst(newLogger(&out, slog.LevelInfo))
+	lines.flush()
+	if out.writes != 0 {
+		t.Errorf("flush of nothing: got %d writes, want 0", out.writes)
+	}
+	lines.add("apuesta_recibida", success, count{"cantidad", 150})
+	lines.add("apuesta_recibida", fail, count{"cantidad", 150}, count{"almacenadas", 148}, count{"rechazadas", 2})
+	if out.writes != 0 {
+		t.Errorf("before flush: got %d writes, want 0", out.writes)
+	}
+	lines.flush()
+	lines.flush()
+	if out.writes != 1 {
+		t.Errorf("got %d writes, want 1", out.writes)
+	}
+	got := strings.Split(out.String(), "\n")
+	want := []string{"action: apuesta_recibida | result: success | cantidad: 150",
+		"action: apuesta_recibida | result: fail | cantidad: 150 | almacenadas: 148 | rechazadas: 2"}
+	for i := range want {
+		checkLogLine(t, got[i])
+		if !strings.HasSuffix(got[i], "INFO     "+want[i]) {
+			t.Errorf("got %q, want %q", got[i], want[i])
+		}
+	}
+	lines.add("later", success)
+	lines.flush()
+	if got := strings.Count(out.String(), "\n"); got != 3 {
+		t.Errorf("got %d lines, want 3", got)
+	}
+	quiet := newBurst(newLogger(&out, slog.LevelWarn))
+	quiet.add("apuesta_recibida", success, count{"cantidad", 1})
+	quiet.flush()
+	if out.writes != 2 {
+		t.Errorf("level WARNING: got %d writes, want no further one", out.writes-2)
+	}
+	other := newBurst(slog.New(slog.DiscardHandler)) // another handler: nowhere to write
+	other.add("a", success)
+	other.flush()
+}
+
+// BenchmarkLogLine writes the line of a batch through a burst, as the server and the client do.
+func BenchmarkLogLine(b *testing.B) {
+	lines := &burst{out: new(bytes.Buffer), enabled: true}
+	b.ReportAllocs()
+	for b.Loop() {
+		lines.add("apuesta_recibida", success, count{"cantidad", 150})
+		if len(lines.lines) > 8<<10 {
+			lines.lines = lines.lines[:0]
+		}
+	}
+}
