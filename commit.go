@@ -104,11 +104,11 @@ func (s *store) settle(g *group, err error) {
 	defer s.mu.Unlock()
 	s.committing = nil
 	switch {
+	case s.fatal != nil || isFatal(err):
+		s.die(err)
+		g.err = s.fatal
 	case err == nil:
 		s.settleDone(g)
-	case isFatal(err):
-		s.die(err)
-		g.err = err
 	default:
 		s.settleTrouble(g, err)
 	}
@@ -197,10 +197,12 @@ func (s *store) probe() {
 	case <-s.wake:
 		return
 	}
+	s.writing.Lock()
 	err := s.bets.reserve(s.state.length, groupMax)
 	if err == nil {
 		err = s.makeRoom(groupMax)
 	}
+	s.writing.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if isFatal(err) {
@@ -258,16 +260,31 @@ func (s *store) checkpoint() error {
 	}
 	s.mu.Unlock()
 	if snapshot != nil {
-		if err := s.bets.datasync(); err != nil {
-			return &fatalError{fmt.Errorf("store: sync of %s: %w", s.path, err)}
-		}
-		if err := writeSnapshot(s.disk, s.path, snapshot); err != nil {
+		if err := s.secure(snapshot); err != nil {
 			return err
 		}
 		s.checkpointed = sequence
 	}
 	s.wal.release(sequence)
 	return nil
+}
+
+// secure makes the bets file and then the snapshot durable. A failed sync ends the store before anyone can try it again: s.checkpointing is held.
+func (s *store) secure(snapshot []byte) error {
+	if s.unsynced != nil {
+		return s.unsynced
+	}
+	err := s.bets.datasync()
+	if err != nil {
+		err = &fatalError{fmt.Errorf("store: sync of %s: %w", s.path, err)}
+	} else {
+		err = writeSnapshot(s.disk, s.path, snapshot)
+	}
+	if isFatal(err) {
+		s.unsynced = err
+		s.failedBeside("checkpoint", err)
+	}
+	return err
 }
 
 // writeSnapshot replaces PATH.state, durably: a crash leaves the old one or the new one.
@@ -305,11 +322,10 @@ func (s *store) syncLoop() {
 		case <-tick.C:
 		}
 		s.writing.Lock()
-		err := s.wal.sync()
-		s.writing.Unlock()
-		if err != nil {
+		if err := s.wal.sync(); err != nil {
 			s.failedBeside("sync", err)
 		}
+		s.writing.Unlock()
 	}
 }
 

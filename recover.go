@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +18,11 @@ type storeOptions struct {
 	sync     time.Duration // syncAlways, syncNever, or an interval
 	agencies int           // draw.agencies
 	winner   int           // draw.winner
+	segment  int64         // bytes of a segment of the redo log; 0: walSegment. Small ones make tests small
 }
+
+// errNoSnapshot says that there is a log without the snapshot that goes with it.
+var errNoSnapshot = errors.New("store: there is no snapshot")
 
 // A recovery is the start of a store: from whatever a crash has left to a state that a crash can leave again. docs/durability.md goes through it step by step.
 type recovery struct {
@@ -76,6 +81,10 @@ func (r *recovery) closeFiles() {
 
 // run goes through the steps of a start.
 func (r *recovery) run() error {
+	// What a process that was killed had renamed or created must not come undone when something has been built on it.
+	if err := r.disk.syncDir(r.path); err != nil {
+		return fmt.Errorf("store: sync of the folder of %s: %w", r.path, err)
+	}
 	known, err := r.readSnapshot()
 	if err != nil {
 		return err
@@ -173,10 +182,14 @@ func (r *recovery) adopt() error {
 		return fmt.Errorf("store: %w", err)
 	}
 	if last[0] != '\n' {
-		if _, err := r.bets.WriteAt([]byte("\r\n"), r.size); err != nil {
+		end := "\r\n"
+		if last[0] == '\r' { // half of what an earlier start wrote here
+			end = "\n"
+		}
+		if _, err := r.bets.WriteAt([]byte(end), r.size); err != nil {
 			return fmt.Errorf("store: %w", err)
 		}
-		r.size += 2
+		r.size += int64(len(end))
 	}
 	r.state.length = r.size
 	return r.eachRow(func([][]byte) { r.state.bets++ })
@@ -184,13 +197,13 @@ func (r *recovery) adopt() error {
 
 // replayLog opens the redo log and writes the rows of its records to where they belong, whether they are there already or not.
 func (r *recovery) replayLog(known bool) (err error) {
-	r.wal, r.report, err = openWAL(r.disk, r.path, r.options.sync != syncAlways, r.state.sequence, func(payload []byte) error {
+	r.wal, r.report, err = openWAL(r.disk, r.path, r.options.sync != syncAlways, cmp.Or(r.options.segment, walSegment), r.state.sequence, func(payload []byte) error {
 		rec, err := parseRedo(payload)
 		if err != nil {
 			return err
 		}
 		if !known {
-			return fmt.Errorf("%s.state, which goes with it, is gone: put it back; or, to take %s as it stands, move %s.wal.* away", r.path, r.path, r.path)
+			return errNoSnapshot
 		}
 		if rec.length != r.state.length {
 			return fmt.Errorf("its rows start at byte %d of %s, and those before end at %d", rec.length, r.path, r.state.length)
@@ -202,6 +215,12 @@ func (r *recovery) replayLog(known bool) (err error) {
 		r.replayed = true
 		return nil
 	})
+	if err == nil && !known && r.report.found { // a snapshot is durable before the first segment is begun
+		err = errNoSnapshot
+	}
+	if errors.Is(err, errNoSnapshot) {
+		return fmt.Errorf("store: %s.state is gone, and the log that goes with it (%s.wal.*) is not: put it back; or, to take %s as it stands, move %s.wal.* away", r.path, r.path, r.path, r.path)
+	}
 	if err == nil && r.wal.next > r.state.sequence+1 { // numbers of dropped records
 		r.state.sequence = r.wal.next - 1
 		r.replayed = true
@@ -332,11 +351,13 @@ func (r *recovery) begin() error {
 	}
 	cost := "unknown"
 	if err == nil {
-		took, err := r.wal.syncCost()
-		if isFatal(err) {
-			return err
+		var took time.Duration
+		if took, err = r.wal.syncCost(); err == nil {
+			cost = took.Round(time.Microsecond).String()
 		}
-		cost = took.Round(time.Microsecond).String()
+	}
+	if isFatal(err) {
+		return err
 	}
 	survives := "an answered bet survives a crash of the process and a power cut"
 	switch {

@@ -82,10 +82,7 @@ func (r *rejects) close() error {
 // torn when that client was killed is cut. Rows of other files do not count: the last one must be of a record that stands in this file, on its line.
 func (r *rejects) recall(file io.ReaderAt, agency uint8, decided uint64) error {
 	f, err := os.OpenFile(r.path, os.O_RDWR, 0)
-	if errors.Is(err, os.ErrNotExist) || decided == 0 {
-		if err == nil {
-			f.Close()
-		}
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {

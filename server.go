@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -47,7 +48,7 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 		return storeFolderError(cfg.storePath, err)
 	}
 	defer lock.Close()
-	st, err := openStore(osDisk{}, storeOptions{cfg.storePath, cfg.storeSync, cfg.drawAgencies, cfg.drawWinner}, log)
+	st, err := openStore(osDisk{}, storeOptions{path: cfg.storePath, sync: cfg.storeSync, agencies: cfg.drawAgencies, winner: cfg.drawWinner}, log)
 	if err != nil {
 		return storeFolderError(cfg.storePath, err)
 	}
@@ -74,7 +75,10 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 
 // storeFolderError adds who lacks the right to what, and the remedy, to an error that is about rights.
 func storeFolderError(path string, err error) error {
-	if errors.Is(err, os.ErrPermission) {
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: make the folder, or set another store.path", err)
+	}
+	if errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EROFS) {
 		return fmt.Errorf("%w: user %d may not write there: give the folder to that user, or set store.path to a folder of theirs", err, os.Getuid())
 	}
 	return err

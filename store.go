@@ -53,8 +53,9 @@ type store struct {
 
 	writing sync.Mutex // held for a commit, and for a sync of syncLoop
 
-	checkpointing sync.Mutex // held for one checkpoint; protects checkpointed
+	checkpointing sync.Mutex // held for one checkpoint; protects following
 	checkpointed  uint64     // sequence number of the last durable snapshot
+	unsynced      error      // a sync for a checkpoint has failed: there is no other try; sticky
 
 	mu         sync.Mutex // protects following
 	changed    sync.Cond  // the open group got its first message or was taken, or the store is closing, unavailable or dead

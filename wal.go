@@ -25,7 +25,8 @@ import (
 //	12  4  flags: bit 0: records may be answered before they are synced (store.sync is not always)
 //	16  8  epoch: drawn at random each time the segment is begun, so that no record of an earlier use can pass for one of this
 //	24  8  sequence number of the segment's first record
-//	32  4  CRC-32C of bytes 0 to 31
+//	32  4  size of the segment in bytes: the file has had it since before this header was written
+//	36  4  CRC-32C of bytes 0 to 35
 //
 // Each record starts on a page, so that no page ever holds bytes of two commits and a torn page harms none but the last:
 //
@@ -43,7 +44,8 @@ const (
 	walPage       = 4096
 	walSegment    = 4 << 20
 	walSlots      = 16
-	walRecordHead = 24
+	walHead       = 40      // bytes of the header
+	walRecordHead = 24      // bytes before a record's payload
 	walMaxRecord  = 1 << 20 // bytes of a record with its head; what recovery needs as memory
 )
 
@@ -75,7 +77,9 @@ type wal struct {
 	next    uint64 // sequence number of the next record
 	start   int64  // where the last record was written in the current segment
 	dirty   bool   // records were written since the last sync (relaxed)
+	broken  error  // a sync has failed: nothing is synced again, since the system may have dropped what it could not write; sticky
 	zeros   []byte // a page run of zeros, for new segments
+	segment int64  // bytes of a segment: walSegment, but in tests
 
 	mu      sync.Mutex // protects following
 	slots   [walSlots]*segment
@@ -99,6 +103,9 @@ type segment struct {
 // append writes record, of which the first walRecordHead bytes are the log's to fill in, and makes it durable unless the log is relaxed. There must be
 // room: see makeRoom. After an error that is not a fatalError nothing of the record will ever be replayed.
 func (w *wal) append(record []byte) error {
+	if w.broken != nil {
+		return w.broken
+	}
 	s := w.current
 	le := binary.LittleEndian
 	le.PutUint32(record[4:], uint32(len(record)-walRecordHead))
@@ -143,19 +150,24 @@ func (w *wal) takeBack() error {
 
 // sync makes all records durable. It only fails fatally.
 func (w *wal) sync() error {
-	if !w.dirty {
-		return nil
+	if w.broken == nil && w.dirty {
+		w.dirty = false
+		w.broken = w.current.datasync()
 	}
-	if err := w.current.file.datasync(); err != nil {
-		return &fatalError{fmt.Errorf("wal: sync: %w", err)}
+	return w.broken
+}
+
+// datasync syncs the segment. It only fails fatally.
+func (s *segment) datasync() error {
+	if err := s.file.datasync(); err != nil {
+		return &fatalError{fmt.Errorf("wal: sync of %s: %w", s.name, err)}
 	}
-	w.dirty = false
 	return nil
 }
 
 // makeRoom begins another segment if the current one has no room for a record of n bytes. It fails with errLogFull if there is none.
 func (w *wal) makeRoom(n int) error {
-	if w.current != nil && w.current.end+int64(n) <= walSegment {
+	if w.current != nil && w.current.end+int64(n) <= w.segment {
 		return nil
 	}
 	if w.current != nil {
@@ -221,16 +233,19 @@ func (w *wal) create(name string) (*segment, error) {
 	return s, nil
 }
 
-// fillUp writes zeros up to the full size of a segment.
+// fillUp writes zeros up to the full size of a segment, durably.
 func (w *wal) fillUp(s *segment) error {
-	for s.size < walSegment {
-		n := min(walSegment-s.size, int64(len(w.zeros)))
+	if s.size >= w.segment {
+		return nil
+	}
+	for s.size < w.segment {
+		n := min(w.segment-s.size, int64(len(w.zeros)))
 		if _, err := s.file.WriteAt(w.zeros[:n], s.size); err != nil {
 			return fmt.Errorf("wal: making room for the log: %w", err)
 		}
 		s.size += n
 	}
-	return nil
+	return s.datasync()
 }
 
 // begin makes a free segment ready for records from w.next on. Its header is durable before any record is written behind it.
@@ -245,10 +260,7 @@ func (w *wal) begin(s *segment) error {
 	if _, err := s.file.WriteAt(s.appendHeader(nil), 0); err != nil {
 		return fmt.Errorf("wal: beginning a segment: %w", err)
 	}
-	if err := s.file.datasync(); err != nil {
-		return &fatalError{fmt.Errorf("wal: sync of a segment's header: %w", err)}
-	}
-	return nil
+	return s.datasync()
 }
 
 // appendHeader appends the segment's header.
@@ -263,6 +275,7 @@ func (s *segment) appendHeader(dst []byte) []byte {
 	dst = le.AppendUint32(dst, flags)
 	dst = le.AppendUint64(dst, s.epoch)
 	dst = le.AppendUint64(dst, s.first)
+	dst = le.AppendUint32(dst, uint32(s.size))
 	return le.AppendUint32(dst, crc32.Checksum(dst, castagnoli))
 }
 
@@ -294,11 +307,11 @@ func (w *wal) syncCost() (time.Duration, error) {
 	var costs [5]time.Duration
 	for i := range costs {
 		began := time.Now()
-		if _, err := w.current.file.WriteAt(w.zeros[:walPage], walSegment-walPage); err != nil {
+		if _, err := w.current.file.WriteAt(w.zeros[:walPage], w.segment-walPage); err != nil {
 			return 0, fmt.Errorf("wal: measuring a sync: %w", err)
 		}
-		if err := w.current.file.datasync(); err != nil {
-			return 0, &fatalError{fmt.Errorf("wal: sync: %w", err)}
+		if err := w.current.datasync(); err != nil {
+			return 0, err
 		}
 		costs[i] = time.Since(began)
 	}

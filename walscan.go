@@ -17,8 +17,9 @@ import (
 type walReport struct {
 	replayed int    // records
 	bytes    int64  // their payloads
+	found    bool   // there is a segment with an intact header
 	cut      int    // intact records behind a gap that were dropped; only ever in a relaxed log
-	relaxed  bool   // the log was written relaxed
+	relaxed  bool   // where the records end, they need not have been synced before they were answered
 	file     string // where the intact records end: the damage, if there is evidence for any
 	offset   int64
 }
@@ -26,8 +27,8 @@ type walReport struct {
 // openWAL opens the log of the bets file path, and replays in order each record whose sequence number is over after. payload is valid during the call of replay.
 // Replay ends at the first record that is not intact: in a log that is synced record by record it cannot have been acknowledged, unless an intact one stands
 // behind it, which is corruption. The caller then makes what was replayed durable, writes a checkpoint of sequence number next-1, and calls release.
-func openWAL(d disk, path string, relaxed bool, after uint64, replay func(payload []byte) error) (*wal, walReport, error) {
-	w := &wal{disk: d, path: path, relaxed: relaxed, next: after + 1, zeros: make([]byte, 64<<10)}
+func openWAL(d disk, path string, relaxed bool, segmentSize int64, after uint64, replay func(payload []byte) error) (*wal, walReport, error) {
+	w := &wal{disk: d, path: path, relaxed: relaxed, segment: segmentSize, next: after + 1, zeros: make([]byte, 64<<10)}
 	scan := walScan{next: after + 1, replay: replay}
 	var valid, blank []*segment
 	for i := range w.slots {
@@ -39,7 +40,7 @@ func openWAL(d disk, path string, relaxed bool, after uint64, replay func(payloa
 		if w.slots[i] = s; s == nil {
 			continue
 		}
-		if s.valid {
+		if scan.found = scan.found || s.valid; s.valid {
 			valid = append(valid, s)
 		} else {
 			blank = append(blank, s)
@@ -71,14 +72,15 @@ func (w *wal) voidEmpty(valid []*segment) error {
 		if _, err := s.file.WriteAt(w.zeros[:walRecordHead], 0); err != nil {
 			return fmt.Errorf("wal: %w", err)
 		}
-		if err := s.file.datasync(); err != nil {
-			return &fatalError{fmt.Errorf("wal: sync of %s: %w", s.name, err)}
+		if err := s.datasync(); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// openSegment opens segment i and reads its header; nil if there is none.
+// openSegment opens segment i and reads its header; nil if there is none. What is read from it later must not be what only the system's memory holds (the last
+// process may have been killed before its sync), so it is synced first.
 func (w *wal) openSegment(i int) (*segment, error) {
 	f, err := w.disk.open(w.slotName(i), os.O_RDWR)
 	if errors.Is(err, os.ErrNotExist) {
@@ -89,6 +91,9 @@ func (w *wal) openSegment(i int) (*segment, error) {
 	}
 	s := &segment{name: w.slotName(i), file: f}
 	if s.size, err = f.size(); err == nil {
+		err = s.datasync()
+	}
+	if err == nil {
 		err = s.readHeader()
 	}
 	if err != nil {
@@ -101,7 +106,7 @@ func (w *wal) openSegment(i int) (*segment, error) {
 // readHeader reads the segment's header. One that is not intact leaves valid false: a crash leaves that while a segment is begun, when it holds no
 // record that counts.
 func (s *segment) readHeader() error {
-	var head [36]byte
+	var head [walHead]byte
 	if n, err := s.file.ReadAt(head[:], 0); n < len(head) {
 		if err == io.EOF {
 			return nil
@@ -112,10 +117,16 @@ func (s *segment) readHeader() error {
 	if string(head[:8]) != walMagic {
 		return nil
 	}
-	if version := le.Uint32(head[8:]); version > walVersion && crc32.Checksum(head[:32], castagnoli) == le.Uint32(head[32:]) {
+	if crc32.Checksum(head[:36], castagnoli) != le.Uint32(head[36:]) {
+		return nil
+	}
+	if version := le.Uint32(head[8:]); version != walVersion {
 		return fmt.Errorf("version %d of the log is newer than this program, which knows %d: start a newer program", version, walVersion)
 	}
-	s.valid = le.Uint32(head[8:]) == walVersion && crc32.Checksum(head[:32], castagnoli) == le.Uint32(head[32:])
+	if size := int64(le.Uint32(head[32:])); s.size < size {
+		return &corruptError{s.name, s.size, fmt.Sprintf("the file ends there, and had %d bytes: %s", size, restoreAdvice)}
+	}
+	s.valid = true
 	s.relaxed = le.Uint32(head[12:])&walRelaxed != 0
 	s.epoch, s.first = le.Uint64(head[16:]), le.Uint64(head[24:])
 	s.last, s.end = s.first-1, walPage
@@ -125,9 +136,10 @@ func (s *segment) readHeader() error {
 // A walScan goes through the segments of a log at start.
 type walScan struct {
 	walReport
-	next    uint64 // sequence number of the record to replay next
-	highest uint64 // of all intact records
-	beyond  string // an intact record behind a gap: "byte 8192 of FILE"
+	next    uint64   // sequence number of the record to replay next
+	highest uint64   // of all intact records
+	stop    *segment // where the intact records end
+	beyond  string   // an intact record behind a gap that no crash leaves: "byte 8192 of FILE"
 	replay  func(payload []byte) error
 	buf     []byte
 }
@@ -138,19 +150,20 @@ func (r *walScan) run(valid, blank []*segment) error {
 		if err := r.follow(s); err != nil {
 			return err
 		}
-		r.relaxed = s.relaxed
 	}
 	for _, s := range append(valid, blank...) {
 		if err := r.search(s); err != nil {
 			return err
 		}
 	}
-	if r.cut == 0 || r.relaxed {
+	if r.beyond == "" {
 		return nil
 	}
-	return &corruptError{r.file, r.offset, fmt.Sprintf("record %d is not intact, but an acknowledged record that came later is (%s): restore the file from a copy; "+
-		"or move all files of this store but the bets file away and the bets that only they hold are lost", r.next, r.beyond)}
+	return &corruptError{r.file, r.offset, fmt.Sprintf("record %d is not intact, and one that was written after it was synced is (at %s): %s", r.next, r.beyond, restoreAdvice)}
 }
+
+// restoreAdvice is what can be done about damage.
+const restoreAdvice = "restore the store's files from a copy; or move all of them but the bets file away: the bets that only they hold are lost then"
 
 // follow goes through the records of one segment from its start, and replays those whose turn it is.
 func (r *walScan) follow(s *segment) error {
@@ -176,33 +189,46 @@ func (r *walScan) follow(s *segment) error {
 		s.last = sequence
 		s.end += walAlign(walRecordHead + len(payload))
 	}
-	if r.file == "" || s.last+1 == r.next {
-		r.file, r.offset = s.name, s.end
+	if r.stop == nil || s.last+1 == r.next {
+		r.stop, r.relaxed, r.file, r.offset = s, s.relaxed, s.name, s.end
 	}
 	return nil
 }
 
-// search looks at each page of s behind the records that were followed for an intact record that should have been replayed, too.
+// search looks at each page of s behind the records that were followed for an intact record that should have been replayed, too. Only records of the segment's
+// epoch count: what else looks like one may be a name that a client has sent. Where the header is damaged the first record tells the epoch.
 func (r *walScan) search(s *segment) error {
-	at := max(s.end, walPage)
-	for at < s.size {
-		payload, _, sequence, err := r.read(s, at)
+	epoch := s.epoch
+	for at := max(s.end, walPage); at < s.size; {
+		payload, of, sequence, err := r.read(s, at)
 		if err != nil {
 			return err
 		}
-		if payload == nil || sequence < r.next {
+		if !s.valid && at == walPage {
+			epoch = of
+		}
+		if payload == nil || sequence < r.next || of != epoch {
 			at += walPage
 			continue
 		}
-		r.cut++
-		r.highest = max(r.highest, sequence)
-		r.beyond = fmt.Sprintf("byte %d of %s", at, s.name)
-		if !s.valid && sequence == r.next { // what is damaged is this segment's header
-			r.file, r.offset = s.name, 0
-		}
+		r.stray(s, at, sequence)
 		at += walAlign(walRecordHead + len(payload))
 	}
 	return nil
+}
+
+// stray notes an intact record behind a gap. A crash leaves one only in the segment where the records end, and only if that is relaxed: a segment's header, and
+// all records of the segment before, are synced before its first record is written.
+func (r *walScan) stray(s *segment, at int64, sequence uint64) {
+	r.highest = max(r.highest, sequence)
+	if s == r.stop && s.relaxed {
+		r.cut++
+		return
+	}
+	r.beyond = fmt.Sprintf("byte %d of %s", at, s.name)
+	if !s.valid && sequence == r.next { // what is damaged is this segment's header
+		r.file, r.offset = s.name, 0
+	}
 }
 
 // read returns the record at offset at of s; a nil payload says that there is no intact one. Errors are of the disk.

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const (
+	// limitChunk is what L writes before each sync.
+	limitChunk = 512 << 10
+	// smallChunk is what a server writes that syncs every batch by itself.
+	smallChunk = 8 << 10
+	// smallBytes is how much is written that way: all the rows would take minutes on a slow disk.
+	smallBytes = 8 << 20
+)
+
+// limit appends the first most bytes of a file to a fresh file in the folder of the stores, chunk bytes at a time, each made durable before the
+// next, and returns bytes a second. The time to read them does not count.
+func (b *bench) limit(from string, chunk int, most int64) (float64, error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return 0, err
+	}
+	defer in.Close()
+	name := filepath.Join(b.dir, "limit")
+	out, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return 0, err
+	}
+	defer os.Remove(name)
+	defer out.Close()
+	var took time.Duration
+	written, buf := int64(0), make([]byte, chunk)
+	for written < most {
+		n, err := io.ReadFull(in, buf[:min(int64(chunk), most-written)])
+		if n == 0 && errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+			return 0, err
+		}
+		began := time.Now()
+		if _, err := out.Write(buf[:n]); err != nil {
+			return 0, err
+		}
+		if err := datasync(out); err != nil {
+			return 0, err
+		}
+		took += time.Since(began)
+		written += int64(n)
+	}
+	return float64(written) / took.Seconds(), nil
+}
+
+// limitOf returns L for the rows of d, in bets a second.
+func (b *bench) limitOf(d *dataset) (float64, error) {
+	bytes, err := b.limit(d.expected, limitChunk, d.want.bytes)
+	return bytes / d.rowBytes(), err
+}
+
+// rowBytes returns the mean length of a row.
+func (d *dataset) rowBytes() float64 { return float64(d.want.bytes) / float64(d.want.total()) }

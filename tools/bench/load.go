@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// A load is what one run of a server and its clients showed.
+type load struct {
+	took      time.Duration // from the start of the first client to the end of the last
+	rate      float64       // stored bets a second of that
+	serverCPU float64       // µs a bet, start and stop included
+	clientCPU float64
+	serverRSS float64 // peak, bytes
+	clientRSS float64 // of the client that had most
+	batches   float64 // a sync
+}
+
+// load lets one client for each file of d send it to a server with an empty store, and checks that all of it is there.
+func (b *bench) load(ctx context.Context, d *dataset, window int) (l load, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var clients []*process
+	var srv *server
+	defer func() { // whatever went wrong, nothing is left running
+		cancel()
+		if srv != nil {
+			<-srv.done
+		}
+		for _, c := range clients {
+			<-c.done
+		}
+	}()
+	if srv, err = b.startServer(ctx); err != nil {
+		return l, err
+	}
+	began := time.Now()
+	if clients, err = b.startClients(ctx, srv, d, window); err != nil {
+		return l, err
+	}
+	for _, c := range clients {
+		if err := c.wait(); err != nil {
+			return l, err
+		}
+		l.took = max(l.took, c.began.Sub(began)+c.took)
+	}
+	if err := srv.stop(); err != nil {
+		return l, err
+	}
+	if err := d.check(srv.bets()); err != nil {
+		return l, err
+	}
+	if err := l.account(srv, clients, d); err != nil {
+		return l, err
+	}
+	return l, srv.drop()
+}
+
+// startClients starts one client for each file of d.
+func (b *bench) startClients(ctx context.Context, srv *server, d *dataset, window int) ([]*process, error) {
+	var clients []*process
+	for i, file := range d.files {
+		id := strconv.Itoa(i + 1)
+		c, err := b.start(ctx, filepath.Join(srv.dir, "client-"+id+".log"), "-mode=client", "-id="+id, "-server.address="+srv.address,
+			"-data.file="+file, "-data.rejects="+filepath.Join(srv.dir, "rejects-"+id+".csv"),
+			"-loop.amount=0", "-loop.period=0s", "-batch.maxAmount=150", "-batch.window="+strconv.Itoa(window))
+		if err != nil {
+			return clients, err
+		}
+		clients = append(clients, c)
+	}
+	return clients, nil
+}
+
+// account takes the figures from processes that have ended.
+func (l *load) account(srv *server, clients []*process, d *dataset) error {
+	bets := float64(d.bets)
+	l.rate = float64(d.want.total()) / l.took.Seconds()
+	l.serverCPU = float64(srv.cpu().Nanoseconds()) / 1e3 / bets
+	l.serverRSS = float64(srv.peak)
+	for _, c := range clients {
+		l.clientCPU += float64(c.cpu().Nanoseconds()) / 1e3 / bets
+		l.clientRSS = max(l.clientRSS, float64(c.peak))
+	}
+	batches, err := srv.findNumber("close_store", "lotes")
+	if err != nil {
+		return err
+	}
+	syncs, err := srv.findNumber("close_store", "syncs")
+	if err != nil { // each commit is a sync, but for a few at new segments
+		if syncs, err = srv.findNumber("close_store", "commits"); err != nil {
+			return err
+		}
+	}
+	if syncs == 0 {
+		return errors.New("a server that stored bets and synced nothing")
+	}
+	l.batches = batches / syncs
+	return nil
+}
+
+// round measures L and each window in turn. L is measured before each load: its median is the L of the round.
+func (b *bench) round(ctx context.Context) error {
+	small, err := b.limit(b.data.expected, smallChunk, smallBytes)
+	if err != nil {
+		return err
+	}
+	var limits []float64
+	loads := make([]load, len(b.windows))
+	for i, window := range b.windows {
+		l, err := b.limitOf(b.data)
+		if err != nil {
+			return err
+		}
+		limits = append(limits, l)
+		if loads[i], err = b.load(ctx, b.data, window); err != nil {
+			return fmt.Errorf("window %d: %w", window, err)
+		}
+	}
+	limit := median(limits)
+	b.table.add(limitRate, limit/1e6)
+	b.table.add(limitBytes, limit*b.data.rowBytes()/1e6)
+	b.table.add(smallRate, small/b.data.rowBytes()/1e6)
+	for i, window := range b.windows {
+		b.table.addLoad(window, loads[i], limit)
+	}
+	return nil
+}
+
+// realLoad sends the course's data at the default window.
+func (b *bench) realLoad(ctx context.Context) error {
+	if b.real == nil {
+		return nil
+	}
+	l, err := b.load(ctx, b.real, 32)
+	if err != nil {
+		return fmt.Errorf("the course's data: %w", err)
+	}
+	b.table.add(realTime, l.took.Seconds())
+	return nil
+}
+
+// growthLoads compares larger loads with the usual one. The large files are made anew each time: they are gone while the other measurements run.
+func (b *bench) growthLoads(ctx context.Context) error {
+	for _, g := range []struct {
+		metric        metric
+		rows, clients int
+	}{{moreBets, b.rows * 10, b.clients}, {moreClients, b.rows, min(b.clients*10, maxAgencies)}} {
+		usual, err := b.load(ctx, b.data, 32)
+		if err != nil {
+			return err
+		}
+		large, err := b.makeSamples(ctx, "growth", g.rows, g.clients)
+		if err != nil {
+			return err
+		}
+		l, err := b.load(ctx, large, 32)
+		if err != nil {
+			return fmt.Errorf("%d bets of %d clients: %w", g.rows, g.clients, err)
+		}
+		b.table.add(g.metric, l.rate/usual.rate)
+		b.table.add(growthServerRSS, l.serverRSS/mebi)
+		b.table.add(growthClientRSS, l.clientRSS/mebi)
+		if err := large.remove(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
