@@ -24,6 +24,7 @@ type answer struct {
 	resume Resume
 	agency uint8 // of NOTIFY
 	hold   bool  // wait for the draw rather than say that there was none
+	source bool  // the connection sends a source: after a refusal it ends, so that no later batch overtakes the refused one
 }
 
 // A singleBet is what the log says of a BET.
@@ -37,6 +38,10 @@ func (c *serverConn) owe(a answer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.owed >= maxAnswers {
+		if !c.full {
+			c.full = true
+			close(c.crowded)
+		}
 		c.changed.Wait()
 	}
 	c.answers = append(c.answers, a)
@@ -143,9 +148,18 @@ func (a *answerer) sendFailed(ans *answer, err error) {
 		a.conn.Close()
 		return
 	}
+	if ans.kind == answerNone { // a refusal has nowhere to stand: the client must say it again
+		a.broken = true
+		a.conn.Close()
+		return
+	}
 	a.out = appendAck(a.out, ackUnavailable, unavailableStatus)
 	ans.code, ans.stored = ackUnavailable, 0
 	a.note(ans)
+	if ans.source {
+		a.ending.Store(true)
+		a.wake()
+	}
 }
 
 // sendWinners answers NOTIFY 1.
@@ -155,7 +169,8 @@ func (a *answerer) sendWinners(ans *answer) {
 		a.flush()
 		select {
 		case <-a.srv.store.drawn:
-		case <-a.gone: // the client is, or it has more to say that was wrong
+		case <-a.gone: // the client is, or what it said next was wrong
+		case <-a.crowded:
 		case <-a.srv.draining:
 		}
 		list, drawn = a.srv.store.winners(ans.agency)

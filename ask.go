@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -49,15 +50,21 @@ func (c *client) askWinners(ctx context.Context) error {
 	if c.cfg.drawAgencies == 0 {
 		return nil
 	}
-	defer c.sayWaiting()()
+	if c.stopWaiting == nil {
+		c.stopWaiting = c.sayWaiting()
+	}
 	agency := uint8(c.cfg.id)
 	m := appendNotify(nil, Notify{agency, notifyFinished})
-	for {
+	for asked := false; ; asked = true {
 		m = appendNotify(m, Notify{agency, notifyWinners})
-		if err := c.write(m); err != nil {
-			return err
+		err := c.write(m)
+		drawn := false
+		if err == nil {
+			drawn, err = c.readWinners()
 		}
-		drawn, err := c.readWinners()
+		if asked && errors.Is(err, errClosed) {
+			return errAskAgain // the server answers one question a connection
+		}
 		if err != nil || drawn {
 			return err
 		}
@@ -68,7 +75,10 @@ func (c *client) askWinners(ctx context.Context) error {
 	}
 }
 
-// sayWaiting says in the log that the client waits, at once if that takes longer than a moment and then now and then, until the function that it returns is called.
+// errAskAgain says that the winners must be asked for again, on a new connection.
+var errAskAgain = errors.New("the draw has not taken place")
+
+// sayWaiting says in the log now and then that the client waits for the draw, until the function that it returns is called.
 func (c *client) sayWaiting() (stop func()) {
 	done := make(chan struct{})
 	var said sync.WaitGroup
@@ -102,6 +112,7 @@ func (c *client) readWinners() (drawn bool, err error) {
 		return false, err
 	}
 	defer c.succeeded()
+	c.holding.Store(false) // what is left to come comes at once
 	switch ack.Code {
 	case ackNoDraw:
 		c.framer.discard(size)
@@ -141,7 +152,7 @@ func (c *client) readDocuments() error {
 	return nil
 }
 
-// readString reads a string; it is valid until the next one is read.
+// readString reads a string.
 func (c *client) readString() (s []byte, err error) {
 	err = c.fillFor(func(m []byte) (err error) { s, _, err = parseLongString(m, 0); return err })
 	if err != nil {
@@ -191,6 +202,9 @@ func runBet(ctx context.Context, cfg *config, b *Bet, log *slog.Logger) error {
 			return nil
 		}
 		if !resumable(err) || time.Since(c.lastHope) >= cfg.retryTimeout {
+			if resumable(err) {
+				c.gaveUp(err)
+			}
 			log.Error("apuesta_enviada", fail, "dni", string(b.Document), "numero", int(b.Number), "motivo", err)
 			return err
 		}
@@ -202,14 +216,14 @@ func runBet(ctx context.Context, cfg *config, b *Bet, log *slog.Logger) error {
 
 // sendOne sends one message on a connection of its own and reads its ACK.
 func (c *client) sendOne(ctx context.Context, m []byte) error {
-	dialer := net.Dialer{Timeout: 10 * time.Second}
+	dialer := net.Dialer{Timeout: c.dialTimeout()}
 	conn, err := dialer.DialContext(ctx, "tcp", c.cfg.serverAddress)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now().Add(stopTime)) })()
-	c.conn, c.framer = conn, framer{src: conn, buf: make([]byte, maxMessage)}
+	c.conn, c.framer = conn, framer{src: conn, buf: make([]byte, maxReply)}
 	var ack Ack
 	err = c.write(m)
 	if err == nil {
@@ -238,7 +252,7 @@ func runHealth(ctx context.Context, cfg *config) error {
 	defer conn.Close()
 	deadline, _ := ctx.Deadline()
 	conn.SetDeadline(deadline)
-	f := framer{src: conn, buf: make([]byte, maxMessage)}
+	f := framer{src: conn, buf: make([]byte, maxReply)}
 	if _, err := conn.Write(binary.BigEndian.AppendUint16([]byte{opBatch}, 0)); err != nil {
 		return fmt.Errorf("health: %w", err)
 	}

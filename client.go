@@ -32,9 +32,9 @@ type client struct {
 	bar      *progress
 	rule     rule      // what the server presumably checks bets against: for those whose answer was lost
 	resumed  bool      // the first RESUME has been dealt with
-	oneShot  bool      // the server closes the connection after each answer (resume=false)
 	verified bool      // the end was verified and logged
-	lastHope time.Time // of the last answer, or the start
+	heard    bool      // this session has had an answer
+	lastHope time.Time // when the server was last there; at first the start
 	pauses   int       // since then
 	began    time.Time
 
@@ -43,12 +43,17 @@ type client struct {
 	framer  framer          // of conn; read by one goroutine at a time
 	holding atomic.Bool     // the server may answer when the draw takes place
 
-	mu       sync.Mutex // protects following
+	stopOnce    sync.Once
+	stopAt      time.Time // set once after a signal: until when answers are waited for
+	stopWaiting func()    // ends the lines that say that the client waits for the draw; nil: they have not begun
+
+	mu       sync.Mutex // protects following while send runs; before and after that there is one goroutine
 	changed  sync.Cond
 	window   []span // sent or about to be, and not answered, in order
 	settled  span   // the last one that was answered or counted by RESUME
-	sent     int    // bets answered, refused or not, in this run
-	answered int    // batches answered on this connection
+	sent     int    // bets answered in this run, refused or not
+	answered int    // batches answered on the connection, or on the last one before there is a new one
+	oneShot  bool   // the server closes the connection after each answer (resume=false)
 	ending   bool   // nothing more is sent on this connection
 	broken   error  // why this session ends; nil: it goes on
 }
@@ -72,9 +77,16 @@ func runClient(ctx context.Context, cfg *config, log *slog.Logger, out *lineWrit
 	if err != nil {
 		return err
 	}
+	if sameFile(cfg.dataFile, cfg.dataRejects) {
+		file.Close()
+		return fmt.Errorf("data.rejects and data.file are the same file, %s: give the rejects a file of their own", cfg.dataFile)
+	}
 	c := newClient(cfg, log, out, file, size)
 	if err = c.run(ctx); err == nil {
 		c.summary()
+	}
+	if c.stopWaiting != nil {
+		c.stopWaiting()
 	}
 	c.share(nil)
 	c.bar.finish()
@@ -84,7 +96,7 @@ func runClient(ctx context.Context, cfg *config, log *slog.Logger, out *lineWrit
 		close        func() error
 	}{{"close_file", cfg.dataFile, file.Close}, {"close_rejects", cfg.dataRejects, c.rejects.close}} {
 		closing := thing.close()
-		if stopped {
+		if stopped && (thing.name != cfg.dataRejects || c.rejects.file != nil) {
 			log.Info(thing.action, closed(closing), "archivo", thing.name)
 		}
 	}
@@ -94,6 +106,16 @@ func runClient(ctx context.Context, cfg *config, log *slog.Logger, out *lineWrit
 	return err
 }
 
+// sameFile tells whether two names are of one file.
+func sameFile(a, b string) bool {
+	one, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat(b)
+	return err == nil && os.SameFile(one, other)
+}
+
 func newClient(cfg *config, log *slog.Logger, out *lineWriter, file *os.File, size int64) *client {
 	agency := uint8(cfg.id)
 	c := &client{cfg: cfg, log: log, out: out, file: file, size: size, began: time.Now(),
@@ -101,7 +123,7 @@ func newClient(cfg *config, log *slog.Logger, out *lineWriter, file *os.File, si
 		rejects: rejects{path: cfg.dataRejects, log: log}, rule: rule{agency: agency, maxNumber: uint16(cfg.maxNumber)}}
 	c.changed.L = &c.mu
 	c.settled = c.batcher.at
-	c.framer.buf = make([]byte, 72<<10) // the longest ACK of any server is 65,539 bytes
+	c.framer.buf = make([]byte, maxReply)
 	if bar := newProgress(os.Stderr, size); bar != nil {
 		c.bar = bar
 		c.share(bar)
@@ -127,8 +149,14 @@ func (c *client) run(ctx context.Context) error {
 	c.ctx, c.lastHope = ctx, time.Now()
 	for {
 		err := c.session(ctx)
+		if c.heard {
+			c.lastHope = time.Now() // the server was there until now
+		}
 		if ctx.Err() != nil {
 			return errStopped
+		}
+		if err == errAskAgain && sleep(ctx, pollEvery) {
+			continue
 		}
 		if err == nil || !resumable(err) {
 			return err
@@ -137,12 +165,23 @@ func (c *client) run(ctx context.Context) error {
 			continue // it answered and closed, as some servers do after each batch
 		}
 		if time.Since(c.lastHope) >= c.cfg.retryTimeout {
+			c.gaveUp(err)
 			return fmt.Errorf("server %s: %w: gave up after %s (retry.timeout): start the client again when the server is back: it goes on where it stopped", c.cfg.serverAddress, err, c.cfg.retryTimeout)
 		}
 		if !c.pause(ctx, err) {
 			return errStopped
 		}
 	}
+}
+
+// gaveUp says in the log that the server is given up.
+func (c *client) gaveUp(cause error) {
+	c.log.Error("connect", fail, "address", c.cfg.serverAddress, "motivo", cause)
+}
+
+// dialTimeout is how long an attempt to connect may take: what is left of retry.timeout, but not so long that a lost packet stops all, and long enough for any network.
+func (c *client) dialTimeout() time.Duration {
+	return min(10*time.Second, max(time.Second, c.cfg.retryTimeout-time.Since(c.lastHope)))
 }
 
 // resumable tells whether another session may succeed where one ended with err.
@@ -180,18 +219,22 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // session is one connection from its dial to its close; nil when all is done.
 func (c *client) session(ctx context.Context) (err error) {
-	dialer := net.Dialer{Timeout: 10 * time.Second}
+	c.heard = false
+	dialer := net.Dialer{Timeout: c.dialTimeout()}
 	conn, err := dialer.DialContext(ctx, "tcp", c.cfg.serverAddress)
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
-	c.broken, c.answered, c.ending = nil, 0, false
+	c.broken, c.ending = nil, false
 	c.mu.Unlock()
 	c.conn = conn
 	c.framer = framer{src: conn, buf: c.framer.buf}
 	defer func() {
 		closing := conn.Close()
+		if errors.Is(closing, net.ErrClosed) {
+			closing = nil // it was closed to end a wait
+		}
 		if ctx.Err() != nil {
 			c.log.Info("close_socket", closed(closing), "address", c.cfg.serverAddress)
 		}
@@ -294,16 +337,17 @@ func (c *client) fill() error {
 
 // limitWaits ends the waits for the network after a signal: in time for the answers that are owed, at once where it is the draw that is waited for.
 func (c *client) limitWaits() {
-	grace := stopTime
+	c.stopOnce.Do(func() { c.stopAt = time.Now().Add(stopTime) })
 	if c.holding.Load() {
-		grace = 0
+		c.conn.SetDeadline(time.Now())
+		return
 	}
-	c.conn.SetDeadline(time.Now().Add(grace))
+	c.conn.SetDeadline(c.stopAt)
 }
 
 // succeeded notes an answer: retry.timeout counts from here.
 func (c *client) succeeded() {
-	c.lastHope, c.pauses = time.Now(), 0
+	c.heard, c.lastHope, c.pauses = true, time.Now(), 0
 }
 
 // resume brings the client to where the server stands.
@@ -312,11 +356,16 @@ func (c *client) resume() error {
 		c.repeat()
 		return nil
 	}
+	c.answered = 0
 	at, err := c.hello()
+	if !c.resumed && errors.Is(err, errClosed) {
+		return fmt.Errorf("%w (one that knows BET, BATCH and ACK alone needs -resume=false)", err)
+	}
 	if err != nil {
 		return err
 	}
 	if lost := c.settled.after.Records; at.Records < lost {
+		c.sent -= min(c.sent, int(lost-at.Records))
 		c.log.Error("reanudar", fail, "perdidas", lost-at.Records, "motivo", "the server has lost bets that it had acknowledged: they are sent again")
 	}
 	if c.resumed {
@@ -345,12 +394,11 @@ func crcText(crc uint32) string { return fmt.Sprintf("%08x", crc) }
 // repeat makes the client send again what was not answered. A batch that was sent on a fresh connection and not answered may be stored twice by that:
 // it is said.
 func (c *client) repeat() {
-	if len(c.window) > 0 && c.answered == 0 && !c.oneShot && c.resumed {
+	if len(c.window) > 0 && c.answered == 0 {
 		c.log.Warn("reenviar", inProgress, "linea", c.window[0].line, "motivo", "the connection broke before the answer: if the server had stored this batch, it stores it twice (resume is false)")
 	}
-	c.window = c.window[:0]
+	c.window, c.answered = c.window[:0], 0
 	c.batcher.goOn(c.settled)
-	c.resumed = true
 }
 
 // passOver deals with a RESUME in the middle of a run: batches whose answer was lost, and that the server has decided on, need not be sent again. It
@@ -391,6 +439,9 @@ func (c *client) skip(at Resume) error {
 	last, missing := b.at, span{index: -1}
 	var m []byte
 	for last.after.Records < at.Records {
+		if c.ctx.Err() != nil {
+			return errStopped
+		}
 		before := last.after
 		var err error
 		m, last, err = b.next(m[:0])
@@ -420,7 +471,7 @@ func (c *client) skip(at Resume) error {
 	return c.rejectUnseen(missing)
 }
 
-// firstBets returns the part of the batch s, whose message is m, that ends behind its first n bets.
+// firstBets is for a server that stands within a batch, as it does when batch.maxAmount was another before. It returns the part of the batch s, whose message is m, that ends behind its first n bets.
 func (c *client) firstBets(s span, n int, before Resume, m []byte) (span, error) {
 	at := batchHead
 	var b Bet

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,6 +29,12 @@ var errDone = errors.New("conn: done")
 
 // A serverConn is one connection. Its reader, serve, takes messages and puts what they ask for into the store; its answerer, which runs
 // only while answers are owed, sends each once its group is done. So the next batches are read and checked while the disk is busy with the last.
+//
+//	reader     waits for the network, for room in the store's open group, for room in the line of answers; at its end for the answerer
+//	answerer   waits for groups (which the store's committer closes), for the draw, for the client to take answers off
+//	committer  waits for neither
+//
+// The reader alone closes the connection in good order; the answerer closes it when a write fails or nothing may be said any more, which ends the reader.
 type serverConn struct {
 	srv    *server
 	conn   net.Conn
@@ -37,13 +44,15 @@ type serverConn struct {
 	large  *[connBuffer]byte // nil while idle
 	began  time.Time         // when the first byte of the unread message came; zero: nothing is unread
 	spoken bool              // a message has been handled
+	ending atomic.Bool       // the answerer has refused a batch of a source: nothing more is read
 	rule   rule
 	ses    session
 
 	decision decision     // of the message in hand; reused
 	refused  []refusedBet // of the message in hand; reused
 
-	gone chan struct{} // closed when nothing more will be read
+	gone    chan struct{} // closed when nothing more will be read: nobody waits for the draw any more
+	crowded chan struct{} // closed when the line of answers was full for the first time: a client that asks so much is not kept waiting for the draw
 
 	mu        sync.Mutex // protects following
 	changed   sync.Cond  // an answer was taken off, or the answerer has ended
@@ -51,10 +60,11 @@ type serverConn struct {
 	spare     []answer   // the array of the answers before
 	owed      int        // answers not yet written
 	answering bool       // the answerer runs
+	full      bool       // crowded is closed
 }
 
 func newServerConn(srv *server, conn net.Conn, ip string) *serverConn {
-	c := &serverConn{srv: srv, conn: conn, ip: ip, rule: srv.rule, gone: make(chan struct{})}
+	c := &serverConn{srv: srv, conn: conn, ip: ip, rule: srv.rule, gone: make(chan struct{}), crowded: make(chan struct{})}
 	c.changed.L = &c.mu
 	c.framer = framer{src: conn, buf: c.small[:]}
 	c.ses.fence = func() { conn.Close() }
@@ -105,7 +115,8 @@ func (c *serverConn) takeMessages() error {
 	}
 }
 
-// handle handles the next message, and returns its size. It fails with errShort if the message is not whole; then nothing of it has been done.
+// handle handles the next message, and returns its size. It fails with errShort if the message is not whole; then nothing of it has been done, and what is in the
+// decision is void.
 func (c *serverConn) handle() (size int, err error) {
 	m := c.framer.unread()
 	switch m[0] {
@@ -195,7 +206,7 @@ func (c *serverConn) take(body []byte, a answer) error {
 		c.refuseAll(body)
 		group, err = c.srv.store.submit(&c.ses, &c.decision)
 	}
-	a.group, a.stored = group, c.decision.count
+	a.group, a.stored, a.source = group, c.decision.count, c.ses.src != nil
 	if len(c.refused) > 0 {
 		a.code, a.status = ackRefused, refusedStatus(c.refused)
 	}
@@ -223,17 +234,15 @@ func (c *serverConn) oweOutcome(a answer, err error) error {
 		c.owe(a)
 		return nil
 	case errUnavailable:
-		hello := a.kind == answerResume || c.ses.src != nil
-		a.code, a.status, a.group, a.kind, a.stored = ackUnavailable, unavailableStatus, nil, answerAck, 0
-		c.owe(a)
-		if hello {
+		c.owe(answer{code: ackUnavailable, status: unavailableStatus, bets: a.bets, single: a.single})
+		if a.kind == answerResume || c.ses.src != nil {
 			return errDone // so that no later batch overtakes this one
 		}
 		return nil
 	case errSources:
 		return protocolErrorf("%v", err)
 	}
-	return errFenced
+	return errFenced // or the store is dead: either way nothing may be said
 }
 
 // unavailableStatus is the status of every ACK 5.
@@ -261,7 +270,7 @@ func (c *serverConn) handleHello(m []byte) (size int, err error) {
 	if err == nil {
 		c.rule.agency = h.Agency
 	}
-	return size, c.oweOutcome(answer{kind: answerResume, resume: at, group: group}, err)
+	return size, c.oweOutcome(answer{kind: answerResume, resume: at, group: group, source: true}, err)
 }
 
 // handleNotify notes that an agency has finished, or owes it its winners.
@@ -287,7 +296,7 @@ func (c *serverConn) handleNotify(m []byte) (size int, err error) {
 func (c *serverConn) finish(agency uint8) error {
 	group, err := c.srv.store.finish(agency)
 	if err != nil {
-		return c.oweOutcome(answer{kind: answerAck}, err)
+		return errDone
 	}
 	c.owe(answer{kind: answerNone, group: group})
 	return nil
@@ -295,14 +304,11 @@ func (c *serverConn) finish(agency uint8) error {
 
 // read reads once. It waits for the first byte of a message 10 times conn.idle, for its last byte conn.idle from then on.
 func (c *serverConn) read() error {
-	if c.srv.shuttingDown() && len(c.framer.unread()) == 0 {
-		return errDone
-	}
 	for {
 		c.setBuffer()
 		c.conn.SetReadDeadline(c.deadline())
-		if c.srv.shuttingDown() && len(c.framer.unread()) == 0 {
-			return errDone // shutdown's wake came before the deadline above
+		if c.ending.Load() || c.srv.shuttingDown() && len(c.framer.unread()) == 0 {
+			return errDone // looked at behind the deadline, which may have replaced the one by which wake ends a read
 		}
 		err := c.framer.fill()
 		if err == nil {
@@ -323,7 +329,7 @@ func (c *serverConn) deadline() time.Time {
 	case !c.began.IsZero():
 		return c.began.Add(c.srv.idle)
 	case c.large != nil:
-		return now.Add(idleAfter)
+		return now.Add(min(idleAfter, 10*c.srv.idle))
 	default:
 		return now.Add(10 * c.srv.idle)
 	}
@@ -332,7 +338,7 @@ func (c *serverConn) deadline() time.Time {
 // overdue decides what to do when the deadline has passed: nil to wait on.
 func (c *serverConn) overdue() error {
 	switch {
-	case c.srv.shuttingDown() && c.began.IsZero():
+	case c.ending.Load(), c.srv.shuttingDown() && c.began.IsZero():
 		return errDone
 	case !c.began.IsZero() && time.Now().Before(c.deadline()):
 		return nil // woken by shutdown, but a message has begun: it is waited for
@@ -349,9 +355,9 @@ func (c *serverConn) overdue() error {
 	return io.EOF
 }
 
-// setBuffer sees to it that the rest of a message that has begun fits.
+// setBuffer takes a large buffer once the small one is full. Connections that send a byte and hang cost no more than idle ones.
 func (c *serverConn) setBuffer() {
-	if c.large != nil || len(c.framer.unread()) == 0 {
+	if c.large != nil || len(c.framer.unread()) < idleBuffer {
 		return
 	}
 	c.large = c.srv.buffers.Get().(*[connBuffer]byte)
@@ -359,8 +365,9 @@ func (c *serverConn) setBuffer() {
 	c.framer.buf, c.framer.r, c.framer.w = c.large[:], 0, rest
 }
 
-// releaseBuffer gives the large buffer back. Nothing in it is needed any more.
+// releaseBuffer gives the large buffer back, and lets go of what has grown. Nothing in it is needed any more.
 func (c *serverConn) releaseBuffer() {
+	c.decision, c.refused = decision{}, nil
 	if c.large != nil {
 		c.srv.buffers.Put(c.large)
 		c.large = nil

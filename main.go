@@ -76,8 +76,13 @@ func run(args []string) int {
 	}
 	out := &lineWriter{out: os.Stdout}
 	log := newLogger(out, cfg.logLevel)
-	ctx, stop := catchSignals(log)
-	defer stop()
+	ctx := context.Background()
+	switch cfg.mode {
+	case "server", "client", "bet": // the others have nothing to close: a signal ends them as it ends any program
+		var stop func()
+		ctx, stop = catchSignals(log)
+		defer stop()
+	}
 	err = runMode(ctx, cfg, log, out)
 	if ctx.Err() != nil && (err == nil || errors.Is(err, errStopped)) {
 		log.Info("shutdown", success)

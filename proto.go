@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -61,6 +63,8 @@ const (
 	maxStatus = maxMessage - 4
 	// maxSource is the longest name of a source.
 	maxSource = 255
+	// maxReply is room for the longest ACK of any server: 4 bytes and a status of 65,535.
+	maxReply = 66 << 10
 	// helloVersion is the only version of HELLO there is.
 	helloVersion = 1
 	// maxWinners is how many documents one WINNERS holds; a list that is longer goes on in another WINNERS.
@@ -102,10 +106,14 @@ func (f *framer) discard(n int) {
 }
 
 // fill reads once more, after what is there. It moves the rest of the buffer to its front only when the room behind it would not take a whole message.
+// It fails with io.ErrShortBuffer if the buffer is full of one message that goes on.
 func (f *framer) fill() error {
 	if len(f.buf)-f.r < maxMessage || f.w == len(f.buf) {
 		f.w = copy(f.buf, f.buf[f.r:f.w])
 		f.r = 0
+	}
+	if f.w == len(f.buf) {
+		return io.ErrShortBuffer
 	}
 	n, err := f.src.Read(f.buf[f.w:])
 	f.w += n
@@ -319,12 +327,22 @@ func appendString[T []byte | string](dst []byte, s T) []byte {
 
 // appendBet appends a BET.
 func appendBet(dst []byte, b *Bet) []byte {
-	dst = append(dst, opBet, b.Agency)
-	dst = appendString(dst, b.First)
-	dst = appendString(dst, b.Last)
-	dst = appendString(dst, b.Document)
-	dst = appendString(dst, b.Birthdate)
-	return binary.BigEndian.AppendUint16(dst, b.Number)
+	at := len(dst)
+	dst = slices.Grow(dst, betSize(b)+putSlack)
+	m := dst[:cap(dst)]
+	m[at], m[at+1] = opBet, b.Agency
+	at = putString(m, at+2, b.First)
+	at = putString(m, at, b.Last)
+	at = putString(m, at, b.Document)
+	at = putString(m, at, b.Birthdate)
+	binary.BigEndian.PutUint16(m[at:], b.Number)
+	return m[:at+2]
+}
+
+// putString writes a string to dst[at:] and returns where it ends.
+func putString(dst []byte, at int, s []byte) (end int) {
+	binary.BigEndian.PutUint16(dst[at:], uint16(len(s)))
+	return put(dst, at+2, s)
 }
 
 // betSize returns how many bytes b takes as a BET.
@@ -341,7 +359,7 @@ func appendBatchHead(dst []byte, count int) []byte {
 func appendAck(dst []byte, code ackCode, status string) []byte {
 	if len(status) > maxStatus {
 		end := maxStatus
-		for !utf8.RuneStart(status[end]) {
+		for end > 0 && !utf8.RuneStart(status[end]) {
 			end--
 		}
 		status = status[:end]
@@ -413,11 +431,8 @@ func parseRefused(status string) (position int, reason, rest string) {
 		return 0, "", ""
 	}
 	entry := status[1:]
-	for i := range entry { // an entry ends where "; #" begins the next: a reason may hold a semicolon
-		if len(entry) >= i+3 && entry[i:i+3] == "; #" {
-			entry, rest = entry[:i], entry[i+2:]
-			break
-		}
+	if i := strings.Index(entry, "; #"); i >= 0 { // a semicolon alone may be part of a reason
+		entry, rest = entry[:i], entry[i+len("; "):]
 	}
 	digits := 0
 	for digits < len(entry) && entry[digits]-'0' <= 9 {

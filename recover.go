@@ -27,11 +27,11 @@ var errNoSnapshot = errors.New("store: there is no snapshot")
 // A recovery is the start of a store: from whatever a crash has left to a state that a crash can leave again. docs/durability.md goes through it step by step.
 type recovery struct {
 	*store
-	options  storeOptions
-	size     int64 // of the bets file as it was found
-	adopted  bool  // there was a bets file and nothing of ours
-	report   walReport
-	replayed bool // the snapshot does not have all of the state
+	options storeOptions
+	size    int64 // of the bets file as it was found
+	adopted bool  // there was a bets file and nothing of ours
+	report  walReport
+	stale   bool // the snapshot on disk is not the state
 }
 
 // openStore recovers the store and starts to take bets. Each error is one line that names the file, what is wrong, and what can be done.
@@ -103,6 +103,9 @@ func (r *recovery) run() error {
 	}
 	r.wal.release(r.checkpointed)
 	if err = r.settleSnapshot(known); err != nil {
+		return err
+	}
+	if err = r.wal.voidEmpty(); err != nil {
 		return err
 	}
 	return r.begin()
@@ -212,7 +215,7 @@ func (r *recovery) replayLog(known bool) (err error) {
 			return err
 		}
 		r.state.apply(r.state.sequence+1, &rec)
-		r.replayed = true
+		r.stale = true
 		return nil
 	})
 	if err == nil && !known && r.report.found { // a snapshot is durable before the first segment is begun
@@ -223,7 +226,7 @@ func (r *recovery) replayLog(known bool) (err error) {
 	}
 	if err == nil && r.wal.next > r.state.sequence+1 { // numbers of dropped records
 		r.state.sequence = r.wal.next - 1
-		r.replayed = true
+		r.stale = true
 	}
 	return err
 }
@@ -243,12 +246,10 @@ func (r *recovery) settleBets() error {
 		if err := r.bets.truncate(r.state.length); err != nil {
 			return fmt.Errorf("store: cutting %s: %w", r.path, err)
 		}
-		r.replayed = true
+		r.stale = true
 	}
-	if r.replayed || r.adopted {
-		if err := r.bets.sync(); err != nil {
-			return fmt.Errorf("store: sync of %s: %w", r.path, err)
-		}
+	if err := r.bets.sync(); err != nil { // also where nothing was repaired: an earlier start may have been killed before its sync
+		return fmt.Errorf("store: sync of %s: %w", r.path, err)
 	}
 	return nil
 }
@@ -259,7 +260,7 @@ func (r *recovery) settleDraw() error {
 	l.agencies = r.options.agencies
 	if l.drawn {
 		if r.options.agencies > 0 && r.options.winner != l.number {
-			r.log.Warn("sorteo", success, "numero", l.number, "motivo", "the draw of this store has taken place with this number: draw.winner counts no more")
+			r.log.Warn("sorteo_anterior", success, "numero", l.number, "motivo", "the draw of this store has taken place with this number: draw.winner counts no more")
 		}
 		return nil
 	}
@@ -271,7 +272,7 @@ func (r *recovery) settleDraw() error {
 		return nil
 	}
 	l.number, l.winners = number, [256]*winnerList{}
-	r.replayed = true
+	r.stale = true
 	if number == noNumber {
 		return nil
 	}
@@ -307,7 +308,7 @@ func (r *recovery) eachRow(row func(fields [][]byte)) error {
 
 // settleSnapshot makes what was recovered durable, and says what it was. Without room for a snapshot an old store goes on: its log still has all.
 func (r *recovery) settleSnapshot(known bool) error {
-	if known && !r.replayed {
+	if known && !r.stale {
 		return nil
 	}
 	r.store.mu.Lock()

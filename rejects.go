@@ -90,8 +90,8 @@ func (r *rejects) recall(file io.ReaderAt, agency uint8, decided uint64) error {
 	}
 	defer f.Close()
 	start, end, err := lastRow(f)
-	if err == nil {
-		err = f.Truncate(end) // at most what a kill left of a row
+	if err == nil && isTorn(f, end) {
+		err = f.Truncate(end)
 	}
 	if err != nil {
 		return fmt.Errorf("rejects file: %w", err)
@@ -106,6 +106,17 @@ func (r *rejects) recall(file io.ReaderAt, agency uint8, decided uint64) error {
 	}
 	r.upTo = line
 	return nil
+}
+
+// isTorn tells whether what stands from end on may be what a kill left of a row of ours: digits, then a comma or nothing. Anything else is not ours to cut.
+func isTorn(f io.ReaderAt, end int64) bool {
+	var start [20]byte
+	n, _ := f.ReadAt(start[:], end)
+	digits := 0
+	for digits < n && start[digits]-'0' <= 9 {
+		digits++
+	}
+	return digits > 0 && (digits == n || start[digits] == ',')
 }
 
 // lastRow returns where the last whole row of a CSV file starts and ends.

@@ -71,8 +71,11 @@ func (c *client) rejectLast(last span) error {
 func (c *client) sendBatches(ctx context.Context) (last span, err error) {
 	out := make([]byte, 0, sendAtOnce+maxMessage)
 	for !c.enough() {
-		if out, err = c.awaitRoom(ctx, out); err != nil || ctx.Err() != nil {
+		if out, err = c.awaitRoom(ctx, out); err != nil {
 			return span{}, err
+		}
+		if ctx.Err() != nil {
+			break // what is made is sent, and its answers waited for
 		}
 		var s span
 		out, s, err = c.batcher.next(out)
@@ -151,6 +154,8 @@ func (c *client) receive() error {
 		}
 		ack, err := c.nextAck(lines)
 		if err != nil {
+			c.mu.Lock()
+			defer c.mu.Unlock()
 			c.oneShot = c.oneShot || !c.cfg.resume && c.answered > 0
 			return err
 		}
@@ -211,7 +216,7 @@ func (c *client) settle(s span, ack Ack, lines *burst) error {
 		return ackError(ack)
 	}
 	if ack.Code == ackRefused || s.malformed > 0 {
-		if err := c.reject(s, string(ack.Status)); err != nil {
+		if err := c.reject(s, ack); err != nil {
 			return err
 		}
 	}
@@ -226,18 +231,21 @@ func (c *client) settle(s span, ack Ack, lines *burst) error {
 	return nil
 }
 
-// reject rejects the malformed records of s, and the bets that the server refused. A status that is not in the form of the protocol refuses all.
-func (c *client) reject(s span, status string) error {
+// reject rejects the malformed records of s, and the bets that the server refused. An ACK 1 whose status names none of them refuses all.
+func (c *client) reject(s span, ack Ack) error {
 	refused := map[int]string{}
-	rest := status
-	for rest != "" {
+	status := string(ack.Status)
+	for rest := status; rest != "" && ack.Code == ackRefused; {
 		var position int
 		var reason string
-		if position, reason, rest = parseRefused(rest); position > 0 {
+		if position, reason, rest = parseRefused(rest); position > 0 && position <= s.bets {
 			refused[position] = reason
 		}
 	}
-	all := status != "" && len(refused) == 0
+	all := ack.Code == ackRefused && len(refused) == 0
+	if status == "" {
+		status = "refused by the server without a reason"
+	}
 	err := c.again.each(s, func(rec *record, position int, _ *Bet, malformed string) {
 		reason, ok := refused[position]
 		switch {

@@ -23,10 +23,11 @@ type server struct {
 	buffers  sync.Pool     // of *[connBuffer]byte, for connections that are not idle
 	draining chan struct{} // closed by shutdown
 
-	mu       sync.Mutex // protects following
 	listener net.Listener
-	conns    map[*serverConn]struct{}
-	ended    sync.WaitGroup // connections
+
+	mu    sync.Mutex // protects following
+	conns map[*serverConn]struct{}
+	ended sync.WaitGroup // connections
 }
 
 // drainTime is how long shutdown lets the batches under way finish.
@@ -59,7 +60,8 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 		return fmt.Errorf("listening: %w: choose another server.port or server.host", err)
 	}
 	log.Info("listen", success, "address", listener.Addr(), "port", listener.Addr().(*net.TCPAddr).Port)
-	go srv.serve(listener)
+	srv.listener = listener
+	go srv.serve()
 	select {
 	case <-ctx.Done():
 	case <-st.dead:
@@ -85,10 +87,7 @@ func storeFolderError(path string, err error) error {
 }
 
 // serve accepts connections until the listener is closed. While conn.max are open the next ones wait in the system's queue.
-func (srv *server) serve(listener net.Listener) {
-	srv.mu.Lock()
-	srv.listener = listener
-	srv.mu.Unlock()
+func (srv *server) serve() {
 	for {
 		select {
 		case srv.slots <- struct{}{}:
@@ -96,7 +95,7 @@ func (srv *server) serve(listener net.Listener) {
 			return
 		}
 		srv.log.Info("accept_connections", inProgress)
-		conn, err := listener.Accept()
+		conn, err := srv.listener.Accept()
 		if err != nil {
 			<-srv.slots
 			if srv.shuttingDown() || errors.Is(err, net.ErrClosed) {
@@ -116,6 +115,11 @@ func (srv *server) serve(listener net.Listener) {
 func (srv *server) start(c *serverConn) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
+	if srv.shuttingDown() {
+		c.conn.Close()
+		<-srv.slots
+		return
+	}
 	srv.conns[c] = struct{}{}
 	srv.ended.Add(1)
 	go func() {
@@ -142,10 +146,7 @@ func (srv *server) shuttingDown() bool {
 func (srv *server) shutdown() {
 	close(srv.draining)
 	srv.mu.Lock()
-	var err error
-	if srv.listener != nil {
-		err = srv.listener.Close()
-	}
+	err := srv.listener.Close()
 	for c := range srv.conns {
 		c.wake()
 	}

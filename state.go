@@ -202,7 +202,7 @@ func parseState(data []byte) (*state, error) {
 	le := binary.LittleEndian
 	end := len(data) - 4
 	if end < len(stateMagic)+4 || string(data[:len(stateMagic)]) != stateMagic || crc32.Checksum(data[:end], castagnoli) != le.Uint32(data[end:]) {
-		return nil, errors.New("damaged: its checksum does not match: restore it from a copy")
+		return nil, errors.New("damaged (its checksum does not match): restore it from a copy")
 	}
 	d := decoder{data: data[len(stateMagic):end]}
 	if version := d.u32(); version != stateVersion {

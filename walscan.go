@@ -55,21 +55,20 @@ func openWAL(d disk, path string, relaxed bool, segmentSize int64, after uint64,
 	if w.next == after+1 {
 		w.release(after)
 	}
-	if err := w.voidEmpty(valid); err != nil {
-		w.close()
-		return nil, scan.walReport, err
-	}
 	return w, scan.walReport, nil
 }
 
 // voidEmpty takes the header off segments that were begun and never got a record: the next one that is begun starts with the same number, and which
 // of the two tells whether the log is relaxed must not be a guess.
-func (w *wal) voidEmpty(valid []*segment) error {
-	for _, s := range valid {
-		if s.first < w.next {
+//
+// It comes last at a start: as long as the bets file has rows whose records are lost, such a header is what tells that nobody vouched for them.
+func (w *wal) voidEmpty() error {
+	for _, s := range w.slots {
+		if s == nil || !s.valid || s.first < w.next {
 			continue
 		}
-		if _, err := s.file.WriteAt(w.zeros[:walRecordHead], 0); err != nil {
+		s.valid = false
+		if _, err := s.file.WriteAt(w.zeros[:walHead], 0); err != nil {
 			return fmt.Errorf("wal: %w", err)
 		}
 		if err := s.datasync(); err != nil {
@@ -189,7 +188,7 @@ func (r *walScan) follow(s *segment) error {
 		s.last = sequence
 		s.end += walAlign(walRecordHead + len(payload))
 	}
-	if r.stop == nil || s.last+1 == r.next {
+	if r.stop == nil || s.first <= r.next {
 		r.stop, r.relaxed, r.file, r.offset = s, s.relaxed, s.name, s.end
 	}
 	return nil

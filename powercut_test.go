@@ -1,0 +1,187 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A cutState is what a crash left: a disk, and what the clients know.
+type cutState struct {
+	disk  *simDisk
+	o     *oracle
+	depth int    // crashes before this state, in a row
+	story string // them
+}
+
+// A cutter makes crashes at every moment of a store's life, and starts it again from what they leave.
+type cutter struct {
+	t       *testing.T
+	rng     *rand.Rand
+	options storeOptions
+	mixed   bool       // each start has a store.sync of its own
+	states  []cutState // not yet looked at
+	checked int
+	kills   int
+	deepest int
+}
+
+const (
+	// cutSteps is how many messages most lives of a store get at most.
+	cutSteps = 40
+	// cutDepth is how many crashes follow each other at most.
+	cutDepth = 12
+)
+
+// run looks at that many states.
+func (c *cutter) run(states int) {
+	for c.checked < states && !c.t.Failed() {
+		if len(c.states) == 0 {
+			c.states = append(c.states, cutState{newSimDisk(), newOracle(3), 0, "new"})
+		}
+		last := len(c.states) - 1
+		state := c.states[last]
+		c.states = c.states[:last]
+		c.live(state)
+		if state.depth > 0 {
+			c.checked++
+		}
+		c.deepest = max(c.deepest, state.depth)
+	}
+}
+
+// live starts a store on a state, checks it, gives it work, and collects states that crashes at some moments of all that would leave.
+func (c *cutter) live(state cutState) {
+	d, o := state.disk, state.o
+	options := c.options
+	if c.mixed {
+		options.sync = []time.Duration{syncAlways, syncNever, 2 * time.Millisecond}[c.rng.IntN(3)]
+	}
+	story := fmt.Sprintf("%s; start with sync %v", state.story, options.sync)
+	var mu sync.Mutex // protects o
+	chance := 0.3     // at each of 100 to 200 calls
+	if state.depth > 0 {
+		chance = 0.1 // at each of about 15 calls of a start
+	}
+	rng := rand.New(rand.NewPCG(c.rng.Uint64(), 1)) // used with d locked
+	opening := true
+	d.before = func() {
+		if rng.Float64() >= chance || len(c.states) > 400 || state.depth >= cutDepth {
+			return
+		}
+		mu.Lock()
+		known := o.copy()
+		mu.Unlock()
+		next := cutState{o: known, depth: state.depth + 1}
+		when := fmt.Sprintf("call %d", d.calls)
+		if opening {
+			when += " of the start"
+		}
+		if rng.IntN(3) == 0 {
+			next.disk, next.story = d.kill(), story+"; kill at "+when
+			c.kills++
+		} else {
+			next.disk, next.story = d.powerCut(rng), story+"; power cut at "+when
+			known.cutPower()
+		}
+		c.states = append(c.states, next)
+	}
+	faulty := &faultDisk{disk: d}
+	s, err := openStore(faulty, options, quiet)
+	if err != nil {
+		c.t.Errorf("%s: openStore: got %v, want a start", story, err)
+		return
+	}
+	d.mu.Lock()
+	opening = false
+	if state.depth > 0 {
+		chance = 0.02 / float64(state.depth)
+	}
+	d.mu.Unlock()
+	mu.Lock()
+	err = o.verify(s, d.read(s.path))
+	o.started(options.sync)
+	mu.Unlock()
+	if err != nil {
+		c.t.Errorf("%s: %v", story, err)
+		return
+	}
+	w := &workload{s: s, o: o, lock: func(change func()) { mu.Lock(); defer mu.Unlock(); change() }}
+	steps := c.rng.IntN(cutSteps)
+	if c.rng.IntN(6) == 0 {
+		steps *= 10 // enough for checkpoints
+	}
+	if c.rng.IntN(4) == 0 {
+		faulty.setFault(failWrite(1+c.rng.IntN(100), c.rng.IntN(5000)))
+	}
+	if err := w.run(c.rng, steps); err != nil && !faulty.hasFailed() {
+		c.t.Errorf("%s: work after the start: got %v, want answers", story, err)
+	}
+	if c.rng.IntN(2) == 0 {
+		d.powerOff()
+	}
+	s.close()
+}
+
+// failWrite makes the n-th write from now on fail for lack of room, with so many of its bytes in the file: crashes come while it is taken back.
+func failWrite(n, short int) func(diskCall) *diskFault {
+	return func(c diskCall) *diskFault {
+		if c.kind == "write" {
+			n--
+		}
+		if c.kind != "write" || n != 0 {
+			return nil
+		}
+		return &diskFault{syscall.ENOSPC, short}
+	}
+}
+
+// countFor returns the number that an environment variable sets, or a default.
+func countFor(t *testing.T, name string, def int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return def
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s=%q is not a number", name, text)
+	}
+	return n
+}
+
+// cutAll looks at states of each mode of store.sync, always most.
+func cutAll(t *testing.T, states int) {
+	for _, mode := range []struct {
+		name   string
+		sync   time.Duration
+		mixed  bool
+		states int
+	}{{"always", syncAlways, false, states * 7 / 10}, {"interval", 2 * time.Millisecond, false, states / 10},
+		{"never", syncNever, false, states / 10}, {"mixed", 0, true, states / 10}} {
+		t.Run(mode.name, func(t *testing.T) {
+			seed := uint64(countFor(t, "SEED", int(time.Now().UnixNano()&0xffffff)))
+			c := &cutter{t: t, rng: rand.New(rand.NewPCG(seed, 0)), options: testOptions(), mixed: mode.mixed}
+			c.options.sync = mode.sync
+			began := time.Now()
+			c.run(mode.states)
+			t.Logf("SEED=%d: %d states, %d of them after a kill, up to %d crashes in a row, in %v", seed, c.checked, c.kills, c.deepest, time.Since(began).Round(time.Millisecond))
+		})
+	}
+}
+
+// TestPowerCuts starts the store from what power cuts and kills leave at any moment, over and over.
+func TestPowerCuts(t *testing.T) { cutAll(t, 2500) }
+
+// TestTorturePowerCuts is TestPowerCuts with CUTS states.
+func TestTorturePowerCuts(t *testing.T) {
+	if os.Getenv("TORTURE") == "" {
+		t.Skip("SKIPPED: long; run it with make torture (CUTS: how many)")
+	}
+	cutAll(t, countFor(t, "CUTS", 100000))
+}

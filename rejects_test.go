@@ -1,0 +1,216 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// rejectedFile is an agency file with all kinds of records that are refused, and their rows in the rejects file. No bet is refused for
+// what only a server knows: rejectAll takes the odd positions for that.
+const rejectedFile = "Ana,Paz,1,1999-03-17,7\r\n" +
+	"Eva,Paz,2,1999-03-17,8\r\n" +
+	"only,three,fields\r\n" +
+	"\r\n" +
+	"\"two\r\nlines, \"\"quoted\"\"\",Paz,3,1999-03-17,9\r\n" +
+	"Leo,Paz,4,1999-03-17,x\n" +
+	"stray \"quote,Paz,5,1999-03-17,10\r\n" +
+	"Sol,Paz,6,1999-03-17,11\r\n" +
+	" ,,,,12\n" +
+	"\"never closed,Paz,7,1999-03-17,12"
+
+const rejectedRows = "1,\"because, \"\"so\"\"\",Ana,Paz,1,1999-03-17,7\r\n" +
+	"3,3 fields where there should be 5,only,three,fields\r\n" +
+	"5,\"because, \"\"so\"\"\",\"two\r\nlines, \"\"quoted\"\"\",Paz,3,1999-03-17,9\r\n" +
+	"7,number is not 1 to 5 digits,Leo,Paz,4,1999-03-17,x\r\n" +
+	"8,stray quote in field 1,\"stray \"\"quote,Paz,5,1999-03-17,10\"\r\n" +
+	"10,\"because, \"\"so\"\"\", ,,,,12\r\n" +
+	"11,quote not closed,\"\"\"never closed,Paz,7,1999-03-17,12\"\r\n"
+
+// rejectedBets is how many bets rejectedFile has.
+const rejectedBets = 5
+
+// newTestRejects returns a rejects in a file of this name, and its log.
+func newTestRejects(path string) (*rejects, *bytes.Buffer) {
+	var out bytes.Buffer
+	return &rejects{path: path, log: newLogger(&out, 0)}, &out
+}
+
+// rejectAll adds what is malformed in a file, and each odd bet, counting from 1, with a reason that needs quotes.
+func rejectAll(t *testing.T, r *rejects, data string) {
+	t.Helper()
+	again := spanReader{file: strings.NewReader(data), agency: 1}
+	err := again.each(span{line: 1, end: int64(len(data))}, func(rec *record, position int, _ *Bet, malformed string) {
+		if malformed != "" {
+			r.add(rec, malformed)
+		} else if position%2 == 1 {
+			r.add(rec, `because, "so"`)
+		}
+	})
+	if err = errors.Join(err, r.flush(), r.close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantFile fails the test if a file has other contents.
+func wantFile(t *testing.T, path, want string) {
+	t.Helper()
+	if got, err := os.ReadFile(path); err != nil || string(got) != want {
+		t.Fatalf("%s: got %.400q, %v, want %.400q", filepath.Base(path), got, err, want)
+	}
+}
+
+func TestRejectsRows(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rejected.csv")
+	r, out := newTestRejects(path)
+	if err := errors.Join(r.flush(), r.close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("before the first refusal: got %v, want no file", err)
+	}
+	rejectAll(t, r, rejectedFile)
+	wantFile(t, path, rejectedRows)
+	rows := strings.Count(rejectedRows, "\r\n") - 1 // one has a line break in it
+	if r.count != rows {
+		t.Errorf("got %d refused, want %d", r.count, rows)
+	}
+	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	for i, want := range []string{"1 | motivo: because, \"so\"", "3 | motivo: 3 fields where there should be 5"} {
+		if !strings.HasSuffix(lines[i], "WARNING  action: apuesta_rechazada | result: fail | linea: "+want) {
+			t.Errorf("got %q, want it to end in linea: %s", lines[i], want)
+		}
+	}
+	for _, line := range lines {
+		checkLogLine(t, line)
+	}
+	if len(lines) != rows {
+		t.Errorf("got %d lines of the log, want %d", len(lines), rows)
+	}
+}
+
+// TestRejectsTorn kills the client at each byte of its rejects file: what the next one leaves is the same file.
+func TestRejectsTorn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rejected.csv")
+	for n := range len(rejectedRows) + 1 {
+		if err := os.WriteFile(path, []byte(rejectedRows[:n]), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		r, _ := newTestRejects(path)
+		if err := r.recall(strings.NewReader(rejectedFile), 1, rejectedBets); err != nil {
+			t.Fatal(err)
+		}
+		rejectAll(t, r, rejectedFile)
+		wantFile(t, path, rejectedRows)
+		r, _ = newTestRejects(path) // started once more: all is there
+		if err := r.recall(strings.NewReader(rejectedFile), 1, rejectedBets); err != nil || r.upTo != 11 {
+			t.Fatalf("torn at %d: got up to line %d, %v, want 11", n, r.upTo, err)
+		}
+	}
+}
+
+func TestRejectsRecall(t *testing.T) {
+	rows := strings.SplitAfter(rejectedRows, "\r\n")
+	long := strings.Repeat("x", maxRecord)
+	quotes := `"` + strings.Repeat(`""`, maxRecord/2-1) + `"`
+	tests := []struct {
+		name, file, rejects string
+		decided             uint64
+		want                int // line
+	}{
+		{"all", rejectedFile, rejectedRows, rejectedBets, 11},
+		{"empty", rejectedFile, "", rejectedBets, 0},
+		{"one", rejectedFile, rows[0], rejectedBets, 1},
+		{"nothing is decided", rejectedFile, rejectedRows, 0, 0},
+		{"a row of a bet that is not decided", rejectedFile, rejectedRows, 3, 0},
+		{"a row before the next bet", rejectedFile, rows[0] + rows[1], 2, 3},
+		{"another record on that line", rejectedFile, "3,why,only,three,others\r\n", rejectedBets, 0},
+		{"no record on that line", rejectedFile, "4,why,only,three,fields\r\n", rejectedBets, 0},
+		{"a line behind the file", rejectedFile, "99,why,only,three,fields\r\n", rejectedBets, 0},
+		{"a header", rejectedFile, "line,reason,first\r\n", rejectedBets, 0},
+		{"two fields", rejectedFile, "3,why\r\n", rejectedBets, 0},
+		{"not CSV", rejectedFile, "3,a\"b\"c,d\r\n", rejectedBets, 0},
+		{"LF", rejectedFile, "3,why,only,three,fields\n", rejectedBets, 3},
+		{"64 KiB", long + "\n", "1,1 fields where there should be 5," + long + "\r\n", 1, 1},
+		{"over 64 KiB", long + "y\n", "1,record longer than 65536 bytes," + long + "\r\n", 1, 1},
+		{"64 KiB of quotes", quotes + "\n", "1,why," + quotes + "\r\n", 1, 1},
+		{"CRLF in quotes at the end of a field", "\"a\r\n\"\n", "1,why,\"a\r\n\"\r\n", 1, 1},
+		{"CR", "a\rb,c\n", "1,why,\"a\rb\",c\r\n", 1, 1},
+		{"CR before CRLF in quotes", "\"a\r\r\nb\"\n", "1,why,\"a\r\r\nb\"\r\n", 1, 1},
+		{"not UTF-8", "\xff,\x00\n", "1,why,\xff,\x00\r\n", 1, 1},
+		{"byte order mark", byteOrderMark + "a,b\n", "1,why,a,b\r\n", 1, 1},
+	}
+	for _, tt := range tests {
+		path := filepath.Join(t.TempDir(), "rejected.csv")
+		if err := os.WriteFile(path, []byte(tt.rejects), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		r, _ := newTestRejects(path)
+		if err := r.recall(strings.NewReader(tt.file), 1, tt.decided); err != nil || r.upTo != tt.want {
+			t.Errorf("%s: got up to line %d, %v, want %d", tt.name, r.upTo, err, tt.want)
+		}
+		wantFile(t, path, tt.rejects)
+	}
+}
+
+// TestRejectsRandom: of any file, the rows are recalled from each place where they may end.
+func TestRejectsRandom(t *testing.T) {
+	for seed := range 40 {
+		data := string(randomFile(rand.New(rand.NewSource(int64(seed)))))
+		path := filepath.Join(t.TempDir(), "rejected.csv")
+		r, _ := newTestRejects(path)
+		rejectAll(t, r, data)
+		want, err := os.ReadFile(path)
+		if r.count == 0 {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for try := range 5 {
+			n := len(want) * try / 5
+			if err := os.WriteFile(path, want[:n], 0o644); err != nil {
+				t.Fatal(err)
+			}
+			r, _ := newTestRejects(path)
+			if err := r.recall(strings.NewReader(data), 1, 1<<40); err != nil {
+				t.Fatal(err)
+			}
+			rejectAll(t, r, data)
+			wantFile(t, path, string(want))
+		}
+	}
+}
+
+func TestRejectsErrors(t *testing.T) {
+	folder := t.TempDir()
+	r, _ := newTestRejects(filepath.Join(folder, "missing.csv"))
+	if err := r.recall(strings.NewReader(""), 1, 1); err != nil || r.upTo != 0 {
+		t.Errorf("no rejects file: got line %d, %v, want 0", r.upTo, err)
+	}
+	r, out := newTestRejects(filepath.Join(folder, "no", "folder.csv"))
+	r.add(&record{line: 1, text: []byte("x")}, "why")
+	if err := r.flush(); err == nil || !strings.HasSuffix(err.Error(), "set data.rejects") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("no folder: got %v, want one line that names data.rejects", err)
+	}
+	if out.Len() > 0 {
+		t.Errorf("got %q in the log, want nothing of what was not written", out)
+	}
+	r, _ = newTestRejects(folder)
+	if err := r.recall(strings.NewReader(""), 1, 1); err == nil {
+		t.Error("a folder as rejects file: got no error, want one")
+	}
+	if _, _, err := lastRow(io.MultiReader(strings.NewReader("a\n"), failingReader{})); err == nil {
+		t.Error("a rejects file that cannot be read: got no error, want one")
+	}
+}
+
+// A failingReader fails.
+type failingReader struct{}
+
+func (failingReader) Read([]byte) (int, error) { return 0, errors.New("input/output error") }

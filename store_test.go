@@ -1,0 +1,443 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// waitFor waits until ready returns true.
+func waitFor(t testing.TB, what string, ready func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(30 * time.Second); !ready(); time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("30 s and still not: %s", what)
+		}
+	}
+}
+
+// mustSubmit submits the next batch of source k and returns its group.
+func mustSubmit(t testing.TB, s *store, ses *session, k int) *group {
+	t.Helper()
+	g, err := s.submit(ses, batchOf(k, ses.at))
+	if err != nil {
+		t.Fatalf("submit: %v", err)
+	}
+	return g
+}
+
+// mustHello opens a session.
+func mustHello(t testing.TB, s *store, key sourceKey) (*session, Resume) {
+	t.Helper()
+	ses := &session{fence: func() {}}
+	at, g, err := s.hello(ses, key)
+	if err == nil && g != nil {
+		<-g.done
+		err = g.err
+	}
+	if err != nil {
+		t.Fatalf("hello: %v", err)
+	}
+	return ses, at
+}
+
+// slowSync is a disk on which a sync of the log waits for a word from the test.
+func slowSync(d disk) (faulty *faultDisk, allow chan struct{}) {
+	faulty, allow = &faultDisk{disk: d}, make(chan struct{})
+	return faulty, allow
+}
+
+// TestGroupCommit holds a sync up: all that is submitted meanwhile is one group.
+func TestGroupCommit(t *testing.T) {
+	d, allow := slowSync(newSimDisk())
+	s := openTest(t, d, testOptions())
+	started := make(chan struct{}, 1)
+	var once sync.Once
+	d.setFault(func(c diskCall) *diskFault {
+		if c.kind == "datasync" {
+			once.Do(func() { started <- struct{}{}; <-allow })
+		}
+		return nil
+	})
+	ses, _ := mustHello(t, s, sourceOf(0))
+	first := mustSubmit(t, s, ses, 0)
+	<-started
+	var groups []*group
+	for i := range 50 {
+		g, err := s.submit(&session{}, anonymousBet(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		groups = append(groups, g)
+	}
+	second := mustSubmit(t, s, ses, 0)
+	for _, g := range groups {
+		if g != second || g == first {
+			t.Error("what was submitted during a sync is not one group")
+		}
+	}
+	select {
+	case <-first.done:
+		t.Error("the first group was answered before its sync")
+	default:
+	}
+	close(allow)
+	<-second.done
+	if s.close(); s.commits != 2 || s.batches != 52 {
+		t.Errorf("got %d commits of %d messages, want 2 of 52", s.commits, s.batches)
+	}
+}
+
+// TestManySubmitters lets 50 goroutines send batches of sources of their own at once.
+func TestManySubmitters(t *testing.T) {
+	const sources, batches = 50, 40
+	d, o := newSimDisk(), newOracle(sources)
+	s := openTest(t, d, testOptions())
+	var all sync.WaitGroup
+	for k := range sources {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			ses, _ := mustHello(t, s, sourceOf(k))
+			var last *group
+			for range batches {
+				last = mustSubmit(t, s, ses, k)
+			}
+			<-last.done
+			if last.err != nil {
+				t.Error(last.err)
+			}
+			o.sources[k] = oracleSource{ses.at.Records, ses.at.Records}
+		}()
+	}
+	all.Wait()
+	if err := o.copy().verify(s, d.read(testPath)); err != nil {
+		t.Error(err)
+	}
+	if s.close(); s.commits >= s.batches || s.batches != sources*batches {
+		t.Errorf("got %d commits of %d messages, want fewer than %d", s.commits, s.batches, sources*batches)
+	}
+	s = openTest(t, d.kill(), testOptions())
+	defer s.close()
+	if err := o.verify(s, d.read(testPath)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFencing checks that a newer HELLO takes a source over while a batch of the older one is under way.
+func TestFencing(t *testing.T) {
+	d, allow := slowSync(newSimDisk())
+	s := openTest(t, d, testOptions())
+	defer s.close()
+	fenced := 0
+	older := &session{fence: func() { fenced++ }}
+	if _, _, err := s.hello(older, sourceOf(0)); err != nil {
+		t.Fatal(err)
+	}
+	d.setFault(func(c diskCall) *diskFault {
+		if c.kind == "datasync" {
+			<-allow
+		}
+		return nil
+	})
+	under := mustSubmit(t, s, older, 0)
+	newer := &session{fence: func() {}}
+	at, g, err := s.hello(newer, sourceOf(0))
+	if err != nil || g != under || at != older.at || fenced != 1 {
+		t.Errorf("newer HELLO: got %+v, its group %v, %v, %d fenced; want %+v, true, nil, 1", at, g == under, err, fenced, older.at)
+	}
+	if _, err := s.submit(older, batchOf(0, older.at)); err != errFenced {
+		t.Errorf("submit of the older one: got %v, want errFenced", err)
+	}
+	if _, _, err := s.hello(older, sourceOf(0)); err != errFenced {
+		t.Errorf("HELLO of the older one: got %v, want errFenced", err)
+	}
+	s.leave(older)
+	close(allow)
+	next := mustSubmit(t, s, newer, 0)
+	if <-next.done; next.err != nil || newer.at.Records <= at.Records {
+		t.Errorf("batch of the newer one: got %v and %+v", next.err, newer.at)
+	}
+	if again, g, err := s.hello(newer, sourceOf(0)); err != nil || again != newer.at || g != nil || fenced != 1 {
+		t.Errorf("HELLO again: got %+v, %v, %v, %d fenced", again, g, err, fenced)
+	}
+}
+
+// TestSourcesBound fills a store with as many sources as it takes.
+func TestSourcesBound(t *testing.T) {
+	d := newSimDisk()
+	s := openTest(t, d, testOptions())
+	s.mu.Lock()
+	for i := range maxSources - 2 {
+		s.state.sources[sourceKey{1, fmt.Sprint(i)}] = Resume{1, 2}
+	}
+	s.mu.Unlock()
+	one, _ := mustHello(t, s, sourceKey{2, strings.Repeat("ñ", 127) + "x"})
+	two, _ := mustHello(t, s, sourceKey{2, "b"})
+	if _, _, err := s.hello(&session{}, sourceKey{2, "c"}); err != errSources {
+		t.Errorf("source %d: got %v, want errSources", maxSources+1, err)
+	}
+	mustHello(t, s, sourceKey{1, "7"}) // one that it knows
+	s.leave(two)                       // without a bet: it is forgotten
+	two, _ = mustHello(t, s, sourceKey{2, "c"})
+	for _, ses := range []*session{one, two} {
+		if g := mustSubmit(t, s, ses, 1); true {
+			<-g.done
+		}
+		s.leave(ses)
+	}
+	if _, _, err := s.hello(&session{}, sourceKey{2, "d"}); err != errSources {
+		t.Errorf("after two were stored: got %v, want errSources", err)
+	}
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openTest(t, d.kill(), testOptions())
+	defer s.close()
+	if got := len(s.state.sources); got != maxSources {
+		t.Errorf("sources after a restart: got %d, want %d", got, maxSources)
+	}
+	if _, at := mustHello(t, s, one.src.key); at != one.at {
+		t.Errorf("source with a name of 255 bytes: got %+v, want %+v", at, one.at)
+	}
+}
+
+// TestLogBounded sends far more than the log holds: it never has more files than slots, and checkpoints give them back.
+func TestLogBounded(t *testing.T) {
+	d, o := newSimDisk(), newOracle(1)
+	s := openTest(t, d, testOptions())
+	ses, _ := mustHello(t, s, sourceOf(0))
+	for range 4 * walSlots * testSegment / walPage {
+		g := mustSubmit(t, s, ses, 0)
+		if <-g.done; g.err != nil {
+			t.Fatal(g.err)
+		}
+	}
+	d.mu.Lock()
+	if got := len(d.dir); got > walSlots+2 {
+		t.Errorf("files: got %d, want at most %d", got, walSlots+2)
+	}
+	after := d.kill()
+	d.mu.Unlock()
+	s.close()
+	o.sources[0] = oracleSource{ses.at.Records, ses.at.Records}
+	s = openTest(t, after, testOptions())
+	defer s.close()
+	if err := o.verify(s, after.read(testPath)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestEmptyMessages checks what needs no record: it waits for what is under way, and no more.
+func TestEmptyMessages(t *testing.T) {
+	s := openTest(t, newSimDisk(), testOptions())
+	if g, err := s.submit(&session{}, &decision{total: 3}); g != nil || err != nil {
+		t.Errorf("refused bets without HELLO: got %v, %v, want no group", g, err)
+	}
+	ses, _ := mustHello(t, s, sourceOf(0))
+	g, err := s.submit(ses, &decision{total: 3, at: Resume{3, 7}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-g.done
+	s.leave(ses)
+	if _, at := mustHello(t, s, sourceOf(0)); at != (Resume{3, 7}) {
+		t.Errorf("after a batch of refused bets: got %+v, want 3 records", at)
+	}
+	s.close()
+	if _, err := s.submit(ses, &decision{count: 1}); err != errUnavailable {
+		t.Errorf("after close: got %v, want errUnavailable", err)
+	}
+}
+
+// A faultCase is what fails in a run of the short workload, and how.
+type faultCase struct {
+	err   error
+	short int
+	after bool // all calls of that kind from then on fail
+}
+
+// TestEveryCallFails lets each call of a short workload fail, in each way. Either the batch is refused and nothing of it is stored, or the store is dead and
+// says nothing; with a good disk it goes on from there, also if the power is cut as well.
+func TestEveryCallFails(t *testing.T) {
+	for _, c := range []faultCase{{syscall.EIO, 0, false}, {syscall.ENOSPC, 100, false}, {syscall.EDQUOT, 1 << 20, false}, {syscall.EFBIG, 0, true}} {
+		counting := &faultDisk{disk: newSimDisk()}
+		if err := faultyLife(counting, newOracle(2), true); err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		slots, reached := make(chan struct{}, 64), make(chan int, counting.calls+1) // a refusal takes half a second, of waiting
+		for n := 1; n <= counting.calls; n++ {
+			all.Add(1)
+			slots <- struct{}{}
+			go func() {
+				defer func() { <-slots; all.Done() }()
+				if failAt(t, newSimDisk(), n, c) {
+					reached <- n
+				}
+			}()
+		}
+		all.Wait()
+		t.Logf("%v: %d calls, one after the other", c.err, len(reached))
+	}
+}
+
+// failAt runs the workload with call n failing, and checks what is left. It returns false if the workload has fewer calls.
+func failAt(t *testing.T, d *simDisk, n int, c faultCase) bool {
+	t.Helper()
+	faulty := &faultDisk{disk: d}
+	kind, retried, name := "", 0, ""
+	faulty.setFault(func(call diskCall) *diskFault {
+		again := kind == call.kind && name == call.name
+		if again {
+			retried++
+		}
+		if call.n != n && !(c.after && again) {
+			return nil
+		}
+		if kind == "" {
+			kind, name = call.kind, call.name
+		}
+		return &diskFault{c.err, c.short}
+	})
+	o := newOracle(2)
+	err := faultyLife(faulty, o, !c.after)
+	if kind == "" {
+		if err != nil {
+			t.Errorf("no fault: got %v", err)
+		}
+		return false
+	}
+	story := fmt.Sprintf("call %d (%s of %s) fails with %v", n, kind, name, c.err)
+	if strings.Contains(kind, "sync") && err == nil {
+		t.Errorf("%s: got no error, want the end of the store", story)
+	}
+	if strings.Contains(kind, "sync") && retried > 0 && kind != "syncDir" {
+		t.Errorf("%s: it was tried again", story)
+	}
+	for _, after := range []*simDisk{d.kill(), d.powerCut(newRNG(uint64(n)))} {
+		known := o.copy()
+		s, err := openStore(after, testOptions(), quiet)
+		if err != nil {
+			t.Errorf("%s: the next start: got %v", story, err)
+			continue
+		}
+		if err := known.verify(s, after.read(testPath)); err != nil {
+			t.Errorf("%s: %v", story, err)
+		}
+		w := &workload{s: s, o: known}
+		if err := w.run(newRNG(1), 10); err != nil {
+			t.Errorf("%s: work after the next start: got %v", story, err)
+		}
+		s.close()
+	}
+	return true
+}
+
+// faultyLife opens a store, sends batches past a checkpoint, and closes it. It returns what ended that early, if it was not a refusal; after one it sends again
+// as soon as there is room, or ends if there will be none.
+func faultyLife(d disk, o *oracle, again bool) error {
+	s, err := openStore(d, testOptions(), quiet)
+	if err != nil {
+		return err
+	}
+	w := &workload{s: s, o: o}
+	for range 5 {
+		err := w.run(newRNG(3), 12)
+		if errors.Is(err, errUnavailable) || err == errFenced {
+			if o.refuse(s); !again {
+				break
+			}
+			waitRoom(s)
+		}
+	}
+	s.close()
+	return s.fatal
+}
+
+// waitRoom waits until the store takes bets again or never will.
+func waitRoom(s *store) {
+	for limit := time.Now().Add(30 * time.Second); time.Now().Before(limit); time.Sleep(time.Millisecond) {
+		if err := s.available(); err != errUnavailable {
+			return
+		}
+	}
+}
+
+// TestRoomAgain fills the disk under a real file, and makes room: bets are refused, health fails, and intake goes on by itself.
+func TestRoomAgain(t *testing.T) {
+	d := &faultDisk{disk: osDisk{}}
+	options := testOptions()
+	options.path, options.sync = filepath.Join(t.TempDir(), "bets.csv"), 2*time.Millisecond
+	s, o := openTest(t, d, options), newOracle(1)
+	w := &workload{s: s, o: o}
+	if err := w.run(newRNG(1), 5); err != nil {
+		t.Fatal(err)
+	}
+	d.setFault(func(c diskCall) *diskFault {
+		if c.kind == "write" && c.name == "bets.csv" || c.kind == "reserve" {
+			return &diskFault{syscall.ENOSPC, 10}
+		}
+		return nil
+	})
+	if err := w.run(newRNG(2), 20); !errors.Is(err, errUnavailable) {
+		t.Fatalf("on a full disk: got %v, want errUnavailable", err)
+	}
+	if err := s.available(); err != errUnavailable {
+		t.Errorf("health on a full disk: got %v, want errUnavailable", err)
+	}
+	o.refuse(s)
+	data, _ := os.ReadFile(options.path)
+	if err := o.copy().verify(s, data); err != nil {
+		t.Errorf("on a full disk: %v", err)
+	}
+	d.setFault(nil)
+	waitFor(t, "bets taken again", func() bool { return s.available() == nil })
+	w = &workload{s: s, o: o}
+	if err := w.run(newRNG(3), 20); err != nil {
+		t.Errorf("with room: got %v", err)
+	}
+	if err := s.close(); err != nil {
+		t.Error(err)
+	}
+	s = openTest(t, osDisk{}, options)
+	defer s.close()
+	if data, _ = os.ReadFile(options.path); true {
+		if err := o.verify(s, data); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestFailedSyncOfCheckpoint checks that it ends the store, that no answer leaves after it, and that it is not tried again.
+func TestFailedSyncOfCheckpoint(t *testing.T) {
+	d := &faultDisk{disk: newSimDisk()}
+	s := openTest(t, d, testOptions())
+	ses, _ := mustHello(t, s, sourceOf(0))
+	<-mustSubmit(t, s, ses, 0).done
+	syncs := 0
+	d.setFault(func(c diskCall) *diskFault {
+		if c.kind == "datasync" && c.name == testPath {
+			syncs++
+			return &diskFault{err: syscall.EIO}
+		}
+		return nil
+	})
+	s.askCheckpoint()
+	<-s.dead
+	if g, err := s.submit(ses, batchOf(0, ses.at)); err != errDead {
+		t.Errorf("submit: got %v, %v, want errDead", g, err)
+	}
+	if err := s.checkpoint(); !isFatal(err) {
+		t.Errorf("another checkpoint: got %v, want a fatalError", err)
+	}
+	if s.close(); syncs != 1 {
+		t.Errorf("syncs of the bets file: got %d, want 1", syncs)
+	}
+}
