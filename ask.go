@@ -16,8 +16,6 @@ import (
 // What a client asks beside sending its file: whether the server has what was sent, who has won, and the two small modes bet and health.
 
 const (
-	// pollEvery is how often the winners are asked for where the server does not answer by itself when the draw takes place.
-	pollEvery = 500 * time.Millisecond
 	// waitLineEvery is how often the log says that the client waits for the draw.
 	waitLineEvery = 5 * time.Second
 	// winnersLine is how many documents one line of the log holds at most.
@@ -74,9 +72,6 @@ func (c *client) askWinners(ctx context.Context) error {
 		m = m[:0]
 	}
 }
-
-// errAskAgain says that the winners must be asked for again, on a new connection.
-var errAskAgain = errors.New("the draw has not taken place")
 
 // sayWaiting says in the log now and then that the client waits for the draw, until the function that it returns is called.
 func (c *client) sayWaiting() (stop func()) {

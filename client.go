@@ -58,6 +58,9 @@ type client struct {
 	broken   error  // why this session ends; nil: it goes on
 }
 
+// pollEvery is how often the winners are asked for where the server does not answer by itself when the draw takes place.
+const pollEvery = 500 * time.Millisecond
+
 // stopTime is how long a client that was told to stop waits for the answers it is owed.
 const stopTime = 2 * time.Second
 
@@ -66,6 +69,7 @@ var (
 	errTryLater = errors.New("the server does not take bets now") // ACK 5: again after a pause
 	errClosed   = errors.New("the server closed the connection")  // again at once if it answered before
 	errStopped  = errors.New("stopped by a signal")
+	errAskAgain = errors.New("the draw has not taken place") // again, on a new connection
 )
 
 // runClient is mode client: it returns nil when the file is sent, or ctx was cancelled and all is closed.

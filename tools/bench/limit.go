@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -18,17 +19,17 @@ const (
 )
 
 // limit appends the first most bytes of a file to a fresh file in the folder of the stores, chunk bytes at a time, each made durable before the
-// next, and returns bytes a second. The time to read them does not count.
-func (b *bench) limit(from string, chunk int, most int64) (float64, error) {
+// next. It returns bytes a second, and how long each write with its sync took, sorted. The time to read the rows does not count.
+func (b *bench) limit(from string, chunk int, most int64) (rate float64, times []time.Duration, err error) {
 	in, err := os.Open(from)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer in.Close()
 	name := filepath.Join(b.dir, "limit")
 	out, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer os.Remove(name)
 	defer out.Close()
@@ -40,24 +41,26 @@ func (b *bench) limit(from string, chunk int, most int64) (float64, error) {
 			break
 		}
 		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-			return 0, err
+			return 0, nil, err
 		}
 		began := time.Now()
 		if _, err := out.Write(buf[:n]); err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 		if err := datasync(out); err != nil {
-			return 0, err
+			return 0, nil, err
 		}
-		took += time.Since(began)
+		times = append(times, time.Since(began))
+		took += times[len(times)-1]
 		written += int64(n)
 	}
-	return float64(written) / took.Seconds(), nil
+	slices.Sort(times)
+	return float64(written) / took.Seconds(), times, nil
 }
 
 // limitOf returns L for the rows of d, in bets a second.
 func (b *bench) limitOf(d *dataset) (float64, error) {
-	bytes, err := b.limit(d.expected, limitChunk, d.want.bytes)
+	bytes, _, err := b.limit(d.expected, limitChunk, d.want.bytes)
 	return bytes / d.rowBytes(), err
 }
 

@@ -104,7 +104,7 @@ func (l *load) account(srv *server, clients []*process, d *dataset) error {
 
 // round measures L and each window in turn. L is measured before each load: its median is the L of the round.
 func (b *bench) round(ctx context.Context) error {
-	small, err := b.limit(b.data.expected, smallChunk, smallBytes)
+	small, syncs, err := b.limit(b.data.expected, smallChunk, smallBytes)
 	if err != nil {
 		return err
 	}
@@ -124,6 +124,7 @@ func (b *bench) round(ctx context.Context) error {
 	b.table.add(limitRate, limit/1e6)
 	b.table.add(limitBytes, limit*b.data.rowBytes()/1e6)
 	b.table.add(smallRate, small/b.data.rowBytes()/1e6)
+	b.table.add(smallSpread, float64(quantile(syncs, 0.99))/float64(quantile(syncs, 0.50)))
 	for i, window := range b.windows {
 		b.table.addLoad(window, loads[i], limit)
 	}

@@ -26,6 +26,7 @@ var (
 	limitRate       = metric{name: "L: 512 KiB a sync", unit: "M bets/s", digits: 2}
 	limitBytes      = metric{name: "L: in bytes", unit: "MB/s", digits: 0}
 	smallRate       = metric{name: "8 KiB a sync", unit: "M bets/s", digits: 3}
+	smallSpread     = metric{name: "8 KiB a sync: p99 / p50", digits: 2} // what answer times cannot be better than
 	answerP50       = metric{name: "answer time, window 1: p50", unit: "ms", digits: 2}
 	answerP99       = metric{name: "answer time, window 1: p99", unit: "ms", digits: 2}
 	answerSpread    = metric{name: "answer time, window 1: p99 / p50", digits: 2, goal: 3, beyond: 2, lower: true}
