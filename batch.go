@@ -124,25 +124,35 @@ func toBet(fields [][]byte, agency uint8, b *Bet) (malformed string) {
 	if len(fields) != 5 {
 		return fmt.Sprintf("%d fields where there should be 5", len(fields))
 	}
-	digits := fields[4]
-	if len(digits) == 0 || len(digits) > 5 {
+	number, ok := parseNumber(fields[4])
+	if !ok {
 		return "number is not 1 to 5 digits"
-	}
-	number := 0
-	for _, c := range digits {
-		if c-'0' > 9 {
-			return "number is not 1 to 5 digits"
-		}
-		number = number*10 + int(c-'0')
 	}
 	if number > 65535 {
 		return "number is over 65535"
 	}
-	*b = Bet{agency, fields[0], fields[1], fields[2], fields[3], uint16(number)}
+	// Field by field, since a composite literal is built elsewhere and copied.
+	b.Agency, b.Number = agency, uint16(number)
+	b.First, b.Last, b.Document, b.Birthdate = fields[0], fields[1], fields[2], fields[3]
 	if betSize(b) > maxBatchBet {
 		return fmt.Sprintf("longer than a batch holds: %d bytes as a BET, and %d are the limit", betSize(b), maxBatchBet)
 	}
 	return ""
+}
+
+// parseNumber reads 1 to 5 digits; nearly all numbers have 4.
+func parseNumber(s []byte) (number uint, ok bool) {
+	if len(s) == 4 {
+		a, b, c, d := uint(s[0]-'0'), uint(s[1]-'0'), uint(s[2]-'0'), uint(s[3]-'0')
+		return a*1000 + b*100 + c*10 + d, a <= 9 && b <= 9 && c <= 9 && d <= 9
+	}
+	for _, c := range s {
+		if c-'0' > 9 {
+			return 0, false
+		}
+		number = number*10 + uint(c-'0')
+	}
+	return number, len(s) > 0 && len(s) <= 5
 }
 
 // A spanReader reads the records of a span again: those that are to be rejected, which are few.
@@ -154,14 +164,17 @@ type spanReader struct {
 
 // each calls visit for each record of s: with its position among the bets, from 1, or with the reason why it is malformed.
 func (r *spanReader) each(s span, visit func(rec *record, position int, b *Bet, malformed string)) error {
-	// What tells whether a quote is closed lies within maxRecord behind the last record.
-	src := io.NewSectionReader(r.file, s.offset, s.end-s.offset+2*maxRecord)
+	// What tells whether a quote is closed lies within maxRecord behind the last record. It is a part of its own because it is seldom read: a read stops between the two.
+	src := io.MultiReader(io.NewSectionReader(r.file, s.offset, s.end-s.offset), io.NewSectionReader(r.file, s.end, 2*maxRecord))
 	if r.reader == nil {
 		r.reader = newReader(src)
 	}
 	r.reader.reset(src, s.offset, s.line)
 	position := 0
 	for {
+		if at, _ := r.reader.position(); at >= s.end {
+			return nil
+		}
 		rec, err := r.reader.next()
 		if err == io.EOF || err == nil && rec.offset >= s.end {
 			return nil

@@ -296,3 +296,27 @@ func TestAppendQuoted(t *testing.T) {
 		}
 	}
 }
+
+// TestNamesByPairs compares the look at words with the look at characters for every pair of bytes at every place where a word may end between them.
+func TestNamesByPairs(t *testing.T) {
+	for size := 2; size <= 25; size++ {
+		buf := make([]byte, 64)
+		name := buf[:size]
+		for i := range buf {
+			buf[i] = byte('a' + i%26)
+		}
+		for _, at := range []int{0, 6, 7, 8, 14, 15, 16, 22, 23, size - 2} {
+			if at+2 > size {
+				continue
+			}
+			first, second := name[at], name[at+1]
+			for pair := range 1 << 16 {
+				name[at], name[at+1] = byte(pair>>8), byte(pair)
+				if got, want := classify(name), classifySlow(name); got != want {
+					t.Fatalf("%q: got class %d, want %d", name, got, want)
+				}
+			}
+			name[at], name[at+1] = first, second
+		}
+	}
+}

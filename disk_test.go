@@ -201,6 +201,9 @@ func (d *simDisk) enter() error {
 	if d.before != nil {
 		d.before()
 	}
+	if d.off { // before has made a crash of this moment
+		return errPowerOff
+	}
 	return nil
 }
 

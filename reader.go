@@ -148,11 +148,11 @@ func (r *reader) splitAgency() bool {
 		stop--
 	}
 	f := (*[agencyFields][]byte)(r.fields[:agencyFields])
-	f[0] = b[:p0:p0]
-	f[1] = b[p0+1 : p1 : p1]
-	f[2] = b[p1+1 : p2 : p2]
-	f[3] = b[p2+1 : p3 : p3]
-	f[4] = b[p3+1 : stop : stop]
+	f[0] = b[:p0] // with what stands behind it, which put (bet.go) may copy too
+	f[1] = b[p0+1 : p1]
+	f[2] = b[p1+1 : p2]
+	f[3] = b[p2+1 : p3]
+	f[4] = b[p3+1 : stop]
 	r.found(f[:], b[:stop:stop], p4+1)
 	return true
 }

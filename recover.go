@@ -218,7 +218,8 @@ func (r *recovery) replayLog(known bool) (err error) {
 		r.stale = true
 		return nil
 	})
-	if err == nil && !known && r.report.found { // a snapshot is durable before the first segment is begun
+	var damage *corruptError
+	if !known && r.report.found && (err == nil || errors.As(err, &damage)) { // a snapshot is durable before the first segment is begun
 		err = errNoSnapshot
 	}
 	if errors.Is(err, errNoSnapshot) {

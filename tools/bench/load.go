@@ -18,6 +18,7 @@ type load struct {
 	serverRSS float64 // peak, bytes
 	clientRSS float64 // of the client that had most
 	batches   float64 // a sync
+	busy      float64 // processors that all of them kept busy, on average
 }
 
 // load lets one client for each file of d send it to a server with an empty store, and checks that all of it is there.
@@ -85,6 +86,7 @@ func (l *load) account(srv *server, clients []*process, d *dataset) error {
 		l.clientCPU += float64(c.cpu().Nanoseconds()) / 1e3 / bets
 		l.clientRSS = max(l.clientRSS, float64(c.peak))
 	}
+	l.busy = (l.serverCPU + l.clientCPU) * bets / 1e6 / l.took.Seconds()
 	batches, err := srv.findNumber("close_store", "lotes")
 	if err != nil {
 		return err
@@ -144,27 +146,30 @@ func (b *bench) realLoad(ctx context.Context) error {
 	return nil
 }
 
-// growthLoads compares larger loads with the usual one. The large files are made anew each time: they are gone while the other measurements run.
+// growthLoads compares the usual load with one of ten times the bets, and that one with the same bets of ten times the clients: with fewer bets the start
+// of so many processes would count most. The large files are made anew each time: they are gone while the other measurements run.
 func (b *bench) growthLoads(ctx context.Context) error {
+	usual, err := b.load(ctx, b.data, 32)
+	if err != nil {
+		return err
+	}
+	before := usual.rate
 	for _, g := range []struct {
-		metric        metric
-		rows, clients int
-	}{{moreBets, b.rows * 10, b.clients}, {moreClients, b.rows, min(b.clients*10, maxAgencies)}} {
-		usual, err := b.load(ctx, b.data, 32)
-		if err != nil {
-			return err
-		}
-		large, err := b.makeSamples(ctx, "growth", g.rows, g.clients)
+		metric  metric
+		clients int
+	}{{moreBets, b.clients}, {moreClients, min(b.clients*10, maxAgencies)}} {
+		large, err := b.makeSamples(ctx, "growth", b.rows*10, g.clients)
 		if err != nil {
 			return err
 		}
 		l, err := b.load(ctx, large, 32)
 		if err != nil {
-			return fmt.Errorf("%d bets of %d clients: %w", g.rows, g.clients, err)
+			return fmt.Errorf("%d bets of %d clients: %w", b.rows*10, g.clients, err)
 		}
-		b.table.add(g.metric, l.rate/usual.rate)
+		b.table.add(g.metric, l.rate/before)
 		b.table.add(growthServerRSS, l.serverRSS/mebi)
 		b.table.add(growthClientRSS, l.clientRSS/mebi)
+		before = l.rate
 		if err := large.remove(); err != nil {
 			return err
 		}

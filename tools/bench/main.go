@@ -13,7 +13,7 @@
 //	ROUNDS   rounds: figures are their medians (5)
 //	WINDOWS  batch.window of each load (1,8,32,64)
 //	DATASET  the course's data, a zip of agency-N.csv (../shared/data/dataset.zip; left out where it is not)
-//	GROWTH   1: also ten times ROWS, and ten times CLIENTS
+//	GROWTH   1: also ten times ROWS, and those of ten times CLIENTS
 //	PROGRAM  a tp0 that is built already, to compare two of them
 //
 // The exit status is 0 if everything could be measured and every bets.csv was complete, whatever the verdicts: they are for a reader.

@@ -40,7 +40,7 @@ var (
 	recoveryOfLimit = metric{name: "recovery: of L in bytes (disk speed)", digits: 2, beyond: 1}
 	binarySize      = metric{name: "binary, stripped", unit: "MiB", digits: 2, goal: 4, beyond: 3, lower: true}
 	moreBets        = metric{name: "ten times the bets: rate against usual", digits: 2, goal: 0.9}
-	moreClients     = metric{name: "ten times the clients: rate against usual", digits: 2, goal: 1}
+	moreClients     = metric{name: "ten times the clients as well: rate against that", digits: 2, goal: 1}
 	growthServerRSS = metric{name: "grown: server memory", unit: "MiB", digits: 1, goal: 16, beyond: 10, lower: true, worst: true}
 	growthClientRSS = metric{name: "grown: client memory", unit: "MiB", digits: 1, goal: 12, beyond: 8, lower: true, worst: true}
 )
@@ -81,6 +81,7 @@ func (t *table) addLoad(window int, l load, limit float64) {
 	}
 	t.add(row("server CPU", "µs/bet", 3, cpu, cpuBeyond, true), l.serverCPU)
 	t.add(row("client CPU", "µs/bet", 3, cpu, cpuBeyond, true), l.clientCPU)
+	t.add(row("processors busy with it", "", 2, 0, 0, false), l.busy) // fewer than there are: it waited for the disk, or others had them
 	for _, m := range []struct {
 		name         string
 		goal, beyond float64
