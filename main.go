@@ -15,7 +15,8 @@
 //	server.go    the life of the server: accept, drain (conn.go: one connection, a handler for each message; answer.go: the answers it owes)
 //	ask.go       verification, winners, modes bet and health
 //	sender.go    batches out, answers in
-//	client.go    the life of the client: sessions, resume, retry
+//	resume.go    where a session goes on
+//	client.go    the life of the client: sessions, retry
 //	rejects.go   the file of refused records
 //	batch.go     records into batches: the one place for the 8,192 bytes
 //	recover.go   the start of a store, after whatever crash

@@ -86,7 +86,7 @@ func (r *rejects) recall(file io.ReaderAt, agency uint8, decided uint64) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("rejects file: %w", err)
+		return fmt.Errorf("rejects file: %w: set data.rejects", err)
 	}
 	defer f.Close()
 	start, end, err := lastRow(f)
