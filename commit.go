@@ -65,10 +65,11 @@ func (s *store) commit(g *group) error {
 	return nil
 }
 
-// makeRoom sees to it that the log takes a record of n bytes. Where no further segment can be had it waits for a checkpoint, which gives some back.
+// makeRoom sees to it that the log takes a record of n bytes. Where no further segment can be had it waits for a checkpoint, which gives some back
+// (or for the one that has done so while this was found out).
 func (s *store) makeRoom(n int) error {
 	err := s.wal.makeRoom(n)
-	if err == nil || isFatal(err) || s.wal.waiting() == 0 {
+	if err == nil || isFatal(err) || err != errLogFull && s.wal.waiting() == 0 {
 		return err
 	}
 	if err := s.checkpoint(); err != nil {
