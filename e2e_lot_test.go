@@ -281,6 +281,7 @@ func TestE2EFileEnds(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			l := newLot(1)
 			tt.make(l)
 			o, dir := openOffice(t), t.TempDir()

@@ -135,6 +135,7 @@ type conversation struct {
 	office  *office
 	conn    *wire // made at the first use
 	before  *wire
+	all     []*wire
 	pending []byte // to be sent
 	pieces  func(left int) int
 }
@@ -144,6 +145,7 @@ func (c *conversation) step(l transcriptLine) {
 	c.t.Helper()
 	if c.conn == nil {
 		c.conn = c.office.dial(c.t)
+		c.all = append(c.all, c.conn)
 	}
 	w := c.conn
 	if l.old {
@@ -191,12 +193,10 @@ func (w *wire) wantResume(n uint64, bets []byte) {
 	}
 }
 
-// close closes both connections.
+// close closes all connections.
 func (c *conversation) close() {
-	for _, w := range []*wire{c.conn, c.before} {
-		if w != nil {
-			w.Close()
-		}
+	for _, w := range c.all {
+		w.Close()
 	}
 }
 
@@ -215,44 +215,42 @@ func (c *conversation) flush() {
 
 // TestE2EWire holds every conversation of testdata/e2e/wire.txt, however its bytes are cut into writes.
 func TestE2EWire(t *testing.T) {
-	random := rand.New(rand.NewPCG(3, 3))
-	ways := []struct {
-		name   string
-		pieces func(left int) int
-	}{
-		{"at once", func(left int) int { return left }},
-		{"byte by byte", func(int) int { return 1 }},
-		{"at random", func(int) int { return 1 + random.IntN(40) }},
-	}
-	for _, tr := range readTranscripts(t, "testdata/e2e/wire.txt") {
-		for _, way := range ways {
+	for i, tr := range readTranscripts(t, "testdata/e2e/wire.txt") {
+		random := rand.New(rand.NewPCG(3, uint64(i)))
+		for _, way := range []struct {
+			name   string
+			pieces func(left int) int
+		}{
+			{"at once", func(left int) int { return left }},
+			{"byte by byte", func(int) int { return 1 }},
+			{"at random", func(int) int { return 1 + random.IntN(40) }},
+		} {
 			t.Run(tr.name+", "+way.name, func(t *testing.T) {
-				o := openOffice(t, tr.args...)
-				c := &conversation{t: t, office: o, pieces: way.pieces}
-				defer func() {
-					if t.Failed() {
-						t.Logf("testdata/e2e/wire.txt: %s", tr.name)
-					}
-				}()
-				for _, l := range tr.lines {
-					before := t.Failed()
-					func() {
-						defer func() {
-							if t.Failed() && !before {
-								t.Logf("in line %d: %s %s", l.number, l.verb, l.arg)
-							}
-						}()
-						c.step(l)
-					}()
-				}
-				c.flush()
-				c.close() // an open connection would be read on for a moment after the server has ended it
-				o.stop()
-				if got := o.stored(t); got != tr.rows {
-					t.Errorf("bets.csv: got\n%swant\n%s", got, tr.rows)
-				}
+				t.Parallel()
+				tr.run(t, way.pieces)
 			})
 		}
+	}
+}
+
+// run holds the conversation with a server of its own.
+func (tr *transcript) run(t *testing.T, pieces func(left int) int) {
+	o := openOffice(t, tr.args...)
+	c := &conversation{t: t, office: o, pieces: pieces}
+	at := transcriptLine{}
+	defer func() {
+		if t.Failed() {
+			t.Logf("testdata/e2e/wire.txt:%d: %s %s", at.number, at.verb, at.arg)
+		}
+	}()
+	for _, at = range tr.lines {
+		c.step(at)
+	}
+	c.flush()
+	c.close() // an open connection would be read on for a moment after the server has ended it
+	o.stop()
+	if got := o.stored(t); got != tr.rows {
+		t.Errorf("bets.csv: got\n%swant\n%s", got, tr.rows)
 	}
 }
 

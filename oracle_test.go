@@ -188,7 +188,7 @@ func splitRows(data []byte) (rows []string, err error) {
 	for i, row := range bytes.Split(data, []byte("\r\n")) {
 		if len(row) > 0 {
 			rows = append(rows, string(row))
-		} else if i*2 < bytes.Count(data, []byte("\n"))*2 {
+		} else if i < bytes.Count(data, []byte("\r\n")) {
 			return nil, fmt.Errorf("bets file: got an empty row %d", i+1)
 		}
 	}

@@ -69,9 +69,13 @@ func (c *cutter) live(state cutState) {
 		chance = 0.1 // at each of about 15 calls of a start
 	}
 	rng := rand.New(rand.NewPCG(c.rng.Uint64(), 1)) // used with d locked
-	opening := true
+	opening, faulty := true, &faultDisk{disk: d}
 	d.before = func() {
-		if rng.Float64() >= chance || len(c.states) > 400 || state.depth >= cutDepth {
+		likely := chance
+		if faulty.hasFailed() {
+			likely = 0.15 // at each of the few calls that take back what failed
+		}
+		if rng.Float64() >= likely || len(c.states) > 400 || state.depth >= cutDepth {
 			return
 		}
 		mu.Lock()
@@ -91,7 +95,6 @@ func (c *cutter) live(state cutState) {
 		}
 		c.states = append(c.states, next)
 	}
-	faulty := &faultDisk{disk: d}
 	s, err := openStore(faulty, options, quiet)
 	if err != nil {
 		c.t.Errorf("%s: openStore: got %v, want a start", story, err)
@@ -117,7 +120,11 @@ func (c *cutter) live(state cutState) {
 		steps *= 10 // enough for checkpoints
 	}
 	if c.rng.IntN(4) == 0 {
-		faulty.setFault(failWrite(1+c.rng.IntN(100), c.rng.IntN(5000)))
+		name, n := testPath, 1+c.rng.IntN(8)
+		if c.rng.IntN(2) == 0 {
+			name, n = "", 1+c.rng.IntN(100)
+		}
+		faulty.setFault(failWrite(name, n, c.rng.IntN(5000)))
 	}
 	if err := w.run(c.rng, steps); err != nil && !faulty.hasFailed() {
 		c.t.Errorf("%s: work after the start: got %v, want answers", story, err)
@@ -128,13 +135,13 @@ func (c *cutter) live(state cutState) {
 	s.close()
 }
 
-// failWrite makes the n-th write from now on fail for lack of room, with so many of its bytes in the file: crashes come while it is taken back.
-func failWrite(n, short int) func(diskCall) *diskFault {
+// failWrite makes the n-th write from now on, to any file or to that one, fail for lack of room, with so many of its bytes in the file: crashes come while it is taken back.
+func failWrite(name string, n, short int) func(diskCall) *diskFault {
 	return func(c diskCall) *diskFault {
-		if c.kind == "write" {
-			n--
+		if c.kind != "write" || name != "" && c.name != name {
+			return nil
 		}
-		if c.kind != "write" || n != 0 {
+		if n--; n != 0 {
 			return nil
 		}
 		return &diskFault{syscall.ENOSPC, short}
@@ -170,7 +177,7 @@ func cutAll(t *testing.T, states int) {
 			c.options.sync = mode.sync
 			began := time.Now()
 			c.run(mode.states)
-			t.Logf("SEED=%d: %d states, %d of them after a kill, up to %d crashes in a row, in %v", seed, c.checked, c.kills, c.deepest, time.Since(began).Round(time.Millisecond))
+			t.Logf("SEED=%d: %d states, %d kills made, up to %d crashes in a row, in %v", seed, c.checked, c.kills, c.deepest, time.Since(began).Round(time.Millisecond))
 		})
 	}
 }

@@ -47,15 +47,9 @@ func mustHello(t testing.TB, s *store, key sourceKey) (*session, Resume) {
 	return ses, at
 }
 
-// slowSync is a disk on which a sync of the log waits for a word from the test.
-func slowSync(d disk) (faulty *faultDisk, allow chan struct{}) {
-	faulty, allow = &faultDisk{disk: d}, make(chan struct{})
-	return faulty, allow
-}
-
 // TestGroupCommit holds a sync up: all that is submitted meanwhile is one group.
 func TestGroupCommit(t *testing.T) {
-	d, allow := slowSync(newSimDisk())
+	d, allow := &faultDisk{disk: newSimDisk()}, make(chan struct{})
 	s := openTest(t, d, testOptions())
 	started := make(chan struct{}, 1)
 	var once sync.Once
@@ -132,7 +126,7 @@ func TestManySubmitters(t *testing.T) {
 
 // TestFencing checks that a newer HELLO takes a source over while a batch of the older one is under way.
 func TestFencing(t *testing.T) {
-	d, allow := slowSync(newSimDisk())
+	d, allow := &faultDisk{disk: newSimDisk()}, make(chan struct{})
 	s := openTest(t, d, testOptions())
 	defer s.close()
 	fenced := 0
@@ -187,9 +181,7 @@ func TestSourcesBound(t *testing.T) {
 	s.leave(two)                       // without a bet: it is forgotten
 	two, _ = mustHello(t, s, sourceKey{2, "c"})
 	for _, ses := range []*session{one, two} {
-		if g := mustSubmit(t, s, ses, 1); true {
-			<-g.done
-		}
+		<-mustSubmit(t, s, ses, 1).done
 		s.leave(ses)
 	}
 	if _, _, err := s.hello(&session{}, sourceKey{2, "d"}); err != errSources {
@@ -408,10 +400,9 @@ func TestRoomAgain(t *testing.T) {
 	}
 	s = openTest(t, osDisk{}, options)
 	defer s.close()
-	if data, _ = os.ReadFile(options.path); true {
-		if err := o.verify(s, data); err != nil {
-			t.Error(err)
-		}
+	data, _ = os.ReadFile(options.path)
+	if err := o.verify(s, data); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -274,7 +274,7 @@ func TestWALTakeBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d.setFault(failWrite(1, short))
+		d.setFault(failWrite("", 1, short))
 		if err := appendTest(w, "second"); !errors.Is(err, syscall.ENOSPC) || isFatal(err) {
 			t.Fatalf("short %d: got %v, want ENOSPC that is not fatal", short, err)
 		}
