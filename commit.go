@@ -69,6 +69,9 @@ func (s *store) commit(g *group) error {
 // (or for the one that has done so while this was found out).
 func (s *store) makeRoom(n int) error {
 	err := s.wal.makeRoom(n)
+	if err == nil && s.wal.lowestFree() == nil {
+		s.askCheckpoint() // to prepare the next segment
+	}
 	if err == nil || isFatal(err) || err != errLogFull && s.wal.waiting() == 0 {
 		return err
 	}
@@ -91,12 +94,6 @@ func (s *store) takeBack(cause error) error {
 		return err
 	}
 	return cause
-}
-
-// isFatal tells whether nothing may be answered after err.
-func isFatal(err error) bool {
-	var fatal *fatalError
-	return errors.As(err, &fatal)
 }
 
 // settle makes a group's outcome known.
@@ -232,9 +229,14 @@ func (s *store) checkpointLoop() {
 			return
 		case <-s.full:
 		}
-		if err := s.checkpoint(); err != nil {
-			s.failedBeside("checkpoint", err)
+		if s.wal.waiting() >= checkpointAfter {
+			if err := s.checkpoint(); err != nil {
+				s.failedBeside("checkpoint", err)
+			}
 		}
+		if err := s.wal.prepare(); isFatal(err) {
+			s.failedBeside("checkpoint", err)
+		} // any other failure is the committer's to meet, if it comes to that
 	}
 }
 

@@ -58,6 +58,12 @@ type fatalError struct{ err error }
 func (e *fatalError) Error() string { return e.err.Error() }
 func (e *fatalError) Unwrap() error { return e.err }
 
+// isFatal tells whether nothing may be answered after err.
+func isFatal(err error) bool {
+	var fatal *fatalError
+	return errors.As(err, &fatal)
+}
+
 // A corruptError is damage that no crash leaves: acknowledged records would be lost by going on.
 type corruptError struct {
 	file   string
@@ -69,7 +75,7 @@ func (e *corruptError) Error() string {
 	return fmt.Sprintf("wal: %s: damaged at byte %d: %s", e.file, e.offset, e.what)
 }
 
-// A wal is an open redo log. append, takeBack, makeRoom and sync are for one goroutine, the committer; release may be called by another.
+// A wal is an open redo log. append, takeBack, makeRoom and sync are for one goroutine, the committer; release and prepare may be called by another.
 type wal struct {
 	disk    disk
 	path    string // of the bets file
@@ -80,6 +86,9 @@ type wal struct {
 	broken  error  // a sync has failed: nothing is synced again, since the system may have dropped what it could not write; sticky
 	zeros   []byte // a page run of zeros, for new segments
 	segment int64  // bytes of a segment: walSegment, but in tests
+
+	making sync.Mutex // held while a segment is made; protects following
+	unmade error      // a sync has failed while one was made; sticky
 
 	mu      sync.Mutex // protects following
 	slots   [walSlots]*segment
@@ -189,25 +198,54 @@ func (w *wal) makeRoom(n int) error {
 	return nil
 }
 
-// freeSegment returns a segment whose records are all checkpointed, the lowest so that its pages are likely still in memory, or a new one.
+// freeSegment returns a segment whose records are all checkpointed, or makes one.
 func (w *wal) freeSegment() (*segment, error) {
+	if s := w.lowestFree(); s != nil {
+		return s, nil
+	}
+	if err := w.prepare(); err != nil {
+		return nil, err
+	}
+	return w.lowestFree(), nil
+}
+
+// lowestFree returns the free segment with the lowest number, so that few are used and their pages are likely still in memory; nil if there is none.
+func (w *wal) lowestFree() *segment {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, s := range w.slots {
 		if s != nil && s.free {
-			return s, nil
+			return s
 		}
 	}
-	for i, s := range w.slots {
-		if s == nil {
-			s, err := w.create(w.slotName(i))
-			if err == nil {
-				w.slots[i] = s
-			}
-			return s, err
-		}
+	return nil
+}
+
+// prepare sees to it that there is a free segment, and makes one where there is none. The checkpointer calls it ahead of need, so that the committer does not
+// have to wait for 4 MiB of zeros. It fails with errLogFull if there are as many segments as there may be.
+func (w *wal) prepare() error {
+	w.making.Lock()
+	defer w.making.Unlock()
+	if w.unmade != nil || w.lowestFree() != nil {
+		return w.unmade
 	}
-	return nil, errLogFull
+	w.mu.Lock()
+	slot := slices.Index(w.slots[:], nil)
+	w.mu.Unlock()
+	if slot < 0 {
+		return errLogFull
+	}
+	s, err := w.create(w.slotName(slot))
+	if err != nil {
+		if isFatal(err) {
+			w.unmade = err
+		}
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.slots[slot] = s
+	return nil
 }
 
 // slotName returns the name of segment i's file.
