@@ -70,7 +70,7 @@ func (s *store) commit(g *group) error {
 func (s *store) makeRoom(n int) error {
 	err := s.wal.makeRoom(n)
 	if err == nil && s.wal.lowestFree() == nil {
-		s.askCheckpoint() // to prepare the next segment
+		ask(s.scarce)
 	}
 	if err == nil || isFatal(err) || err != errLogFull && s.wal.waiting() == 0 {
 		return err
@@ -137,7 +137,7 @@ func (s *store) settleDone(g *group) {
 		s.log.Info("sorteo", success)
 	}
 	if s.wal.waiting() >= checkpointAfter {
-		s.askCheckpoint()
+		ask(s.full)
 	}
 }
 
@@ -212,10 +212,10 @@ func (s *store) probe() {
 	}
 }
 
-// askCheckpoint wakes the checkpointer.
-func (s *store) askCheckpoint() {
+// ask wakes the checkpointer.
+func ask(channel chan struct{}) {
 	select {
-	case s.full <- struct{}{}:
+	case channel <- struct{}{}:
 	default: // it has been asked already
 	}
 }
@@ -228,11 +228,10 @@ func (s *store) checkpointLoop() {
 		case <-s.stopped:
 			return
 		case <-s.full:
-		}
-		if s.wal.waiting() >= checkpointAfter {
 			if err := s.checkpoint(); err != nil {
 				s.failedBeside("checkpoint", err)
 			}
+		case <-s.scarce:
 		}
 		if err := s.wal.prepare(); isFatal(err) {
 			s.failedBeside("checkpoint", err)

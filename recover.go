@@ -37,7 +37,7 @@ type recovery struct {
 // openStore recovers the store and starts to take bets. Each error is one line that names the file, what is wrong, and what can be done.
 func openStore(d disk, options storeOptions, log *slog.Logger) (*store, error) {
 	s := &store{disk: d, path: options.path, log: log, interval: options.sync, dead: make(chan struct{}), stopped: make(chan struct{}),
-		drawn: make(chan struct{}), wake: make(chan struct{}), full: make(chan struct{}, 1), live: map[sourceKey]*source{}}
+		drawn: make(chan struct{}), wake: make(chan struct{}), full: make(chan struct{}, 1), scarce: make(chan struct{}, 1), live: map[sourceKey]*source{}}
 	s.changed.L = &s.mu
 	r := &recovery{store: s, options: options}
 	if err := r.run(); err != nil {

@@ -49,6 +49,7 @@ type store struct {
 	drawn    chan struct{} // closed when the draw is durable
 	wake     chan struct{} // ends a pause of the committer
 	full     chan struct{} // asks the checkpointer for a checkpoint
+	scarce   chan struct{} // asks it for a free segment
 	helpers  sync.WaitGroup
 
 	writing sync.Mutex // held for a commit, and for a sync of syncLoop

@@ -420,7 +420,7 @@ func TestFailedSyncOfCheckpoint(t *testing.T) {
 		}
 		return nil
 	})
-	s.askCheckpoint()
+	ask(s.full)
 	<-s.dead
 	if g, err := s.submit(ses, batchOf(0, ses.at)); err != errDead {
 		t.Errorf("submit: got %v, %v, want errDead", g, err)
