@@ -210,7 +210,7 @@ func (a *answerer) note(ans *answer) {
 
 // flush writes the lines, then the answers. A client that does not take them off in conn.idle is cut off.
 func (a *answerer) flush() {
-	a.lines.flush()
+	a.lines.flush() // the line says what is stored, whether its answer arrives or not
 	if len(a.out) == 0 || a.broken {
 		a.out = a.out[:0]
 		return

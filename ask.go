@@ -32,6 +32,7 @@ func (c *client) verify() error {
 		return err
 	}
 	here := c.settled.after
+	// Equal counts and CRCs mean that the server decided on these records in this order, each once: what it stores is in its log of exactly these bytes.
 	if at != here {
 		c.log.Error("verificar", fail, "apuestas", here.Records, "crc", crcText(here.CRC), "apuestas_servidor", at.Records, "crc_servidor", crcText(at.CRC))
 		return fmt.Errorf("the server has %d bets of source %q, CRC %s, and %d with CRC %s were sent", at.Records, c.cfg.dataSource, crcText(at.CRC), here.Records, crcText(here.CRC))
@@ -48,6 +49,7 @@ func (c *client) askWinners(ctx context.Context) error {
 	if c.cfg.drawAgencies == 0 {
 		return nil
 	}
+	// Each session says that the agency has finished: a server that was restarted before it noted that must hear it again, and to the others it is no news.
 	if c.stopWaiting == nil {
 		c.stopWaiting = c.sayWaiting()
 	}
@@ -123,6 +125,7 @@ func (c *client) readWinners() (drawn bool, err error) {
 func (c *client) readDocuments() error {
 	total := 0
 	var lines [][]byte // of at most winnersLine documents each
+	// A full WINNERS is followed by another one, which may be empty.
 	for count := maxWinners; count == maxWinners; total += count {
 		if err := c.fillFor(func(m []byte) (err error) { count, _, err = parseWinnersHead(m); return err }); err != nil {
 			return err
@@ -225,7 +228,7 @@ func (c *client) sendOne(ctx context.Context, m []byte) error {
 		err = c.fillFor(func(m []byte) (err error) { ack, _, err = parseAck(m); return err })
 	}
 	switch {
-	case err != nil:
+	case err != nil: // not resumable: see runBet
 		return fmt.Errorf("the connection to %s broke before the answer, so whether the bet is stored is not known: %v", c.cfg.serverAddress, err)
 	case ack.Code == ackRefused:
 		return fmt.Errorf("refused: %s", ack.Status)
@@ -247,6 +250,7 @@ func runHealth(ctx context.Context, cfg *config) error {
 	defer conn.Close()
 	deadline, _ := ctx.Deadline()
 	conn.SetDeadline(deadline)
+	// A BATCH of no bets costs the server nothing, and yet is answered with 5 where a real one would be.
 	f := framer{src: conn, buf: make([]byte, maxReply)}
 	if _, err := conn.Write(binary.BigEndian.AppendUint16([]byte{opBatch}, 0)); err != nil {
 		return fmt.Errorf("health: %w", err)

@@ -47,6 +47,7 @@ func (s *store) take() (g *group, end bool) {
 
 // commit makes g durable and puts its rows into the bets file. After an error that is not fatal neither the log nor the bets file has anything of it.
 func (s *store) commit(g *group) error {
+	// The steps are those of "Commit of a group" in docs/durability.md; only this goroutine changes s.state.length, so it is read without the lock.
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	rec, rows := g.seal(s.state.length)
@@ -57,8 +58,9 @@ func (s *store) commit(g *group) error {
 		return err
 	}
 	if len(rows) == 0 {
-		return nil
+		return nil // every bet was refused, or an agency finished: only the state moves
 	}
+	// From here on the rows are promised: a crash before they are written replays them from the log.
 	if _, err := s.bets.WriteAt(rows, s.state.length); err != nil {
 		return s.takeBack(fmt.Errorf("store: writing %s: %w", s.path, err))
 	}
@@ -155,12 +157,14 @@ func (s *store) settleTrouble(g *group, err error) {
 		s.log.Error("store", fail, "archivo", s.path, "motivo", err, "que_hacer", "make room (or lift the quota or the limit on file size); bets are refused with ACK 5 until then, and taken again by themselves")
 	}
 	s.trouble = err
+	// What joined the open group meanwhile stands behind the refused group, in its sources' order: it can't be kept when that is not.
 	late := s.open
 	s.open = newGroup(nil)
 	for _, failed := range []*group{g, late} {
 		failed.err = errUnavailable
 		for _, src := range failed.sources {
-			src.submitted = s.state.sources[src.key]
+			src.submitted = s.state.sources[src.key] // back to what is durable
+			// Its connection may have more to submit before it reads of the refusal: fenced, it can't.
 			if src.owner != nil {
 				src.owner.fenced = true
 				src.owner = nil
@@ -168,7 +172,7 @@ func (s *store) settleTrouble(g *group, err error) {
 			s.part(src, failed)
 		}
 	}
-	s.pending, s.drawing = s.state.lottery.finished, s.state.lottery.drawn
+	s.pending, s.drawing = s.state.lottery.finished, s.state.lottery.drawn // whoever finished in these groups must say it again
 	close(late.done)
 }
 
@@ -254,6 +258,8 @@ func (s *store) failedBeside(action string, err error) {
 func (s *store) checkpoint() error {
 	s.checkpointing.Lock()
 	defer s.checkpointing.Unlock()
+	// The snapshot is taken in memory, so the intake waits for no disk. All rows that it counts have been written by then: the state moves
+	// behind them. So the sync that follows covers them, and what is written meanwhile does no harm.
 	s.mu.Lock()
 	sequence := s.state.sequence
 	var snapshot []byte
@@ -300,12 +306,14 @@ func writeSnapshot(d disk, path string, snapshot []byte) error {
 	if _, err := f.WriteAt(snapshot, 0); err != nil {
 		return fmt.Errorf("store: writing a snapshot: %w", err)
 	}
+	// Synced before it gets its name: otherwise a power cut could leave the name on a file without its bytes.
 	if err := f.sync(); err != nil {
 		return &fatalError{fmt.Errorf("store: sync of %s: %w", temp, err)}
 	}
 	if err := d.rename(temp, name); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
+	// Only when the name is durable too may segments of the log be given back.
 	if err := d.syncDir(name); err != nil {
 		return &fatalError{fmt.Errorf("store: sync of the folder of %s: %w", name, err)}
 	}

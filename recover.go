@@ -92,15 +92,18 @@ func (r *recovery) run() error {
 	if err = r.openBets(known); err != nil {
 		return err
 	}
+	// The log on top of the snapshot gives the state as of the last durable record.
 	if err = r.replayLog(known); err != nil {
 		return err
 	}
+	// What the bets file has behind that was never answered, or proves damage.
 	if err = r.settleBets(); err != nil {
 		return err
 	}
 	if err = r.settleDraw(); err != nil {
 		return err
 	}
+	// Segments are given back only when a snapshot that covers them is durable: the old one here, the new one in settleSnapshot.
 	r.wal.release(r.checkpointed)
 	if err = r.settleSnapshot(known); err != nil {
 		return err
@@ -211,6 +214,7 @@ func (r *recovery) replayLog(known bool) (err error) {
 		if rec.length != r.state.length {
 			return fmt.Errorf("its rows start at byte %d of %s, and those before end at %d", rec.length, r.path, r.state.length)
 		}
+		// Written again even if they are there: what the page cache shows need not be what the disk has.
 		if _, err := r.bets.WriteAt(rec.rows, rec.length); err != nil {
 			return err
 		}

@@ -27,7 +27,7 @@ func (c *client) resume() error {
 		c.sent -= min(c.sent, int(lost-at.Records))
 		c.log.Error("reanudar", fail, "perdidas", lost-at.Records, "motivo", "the server has lost bets that it had acknowledged: they are sent again")
 	}
-	if c.resumed {
+	if c.resumed { // nearly always: the answers that were on their way are all that is missing
 		if done, err := c.passOver(at); done || err != nil {
 			return errors.Join(err, c.rejects.flush())
 		}
@@ -57,12 +57,13 @@ func (c *client) repeat() {
 		c.log.Warn("reenviar", inProgress, "linea", c.window[0].line, "motivo", "the connection broke before the answer: if the server had stored this batch, it stores it twice (resume is false)")
 	}
 	c.window, c.answered = c.window[:0], 0
-	c.batcher.goOn(c.settled)
+	c.batcher.goOn(c.settled) // the next batch is the one that was not answered
 }
 
 // passOver deals with a RESUME in the middle of a run: batches whose answer was lost, and that the server has decided on, need not be sent again. It
 // returns false if the server stands elsewhere.
 func (c *client) passOver(at Resume) (bool, error) {
+	// The server decides on batches whole, so it stands at the end of one in the window, or where the client does.
 	for c.settled.after != at {
 		if len(c.window) == 0 || c.window[0].after.Records > at.Records {
 			return false, nil
@@ -113,6 +114,7 @@ func (c *client) skip(at Resume) error {
 		if err != nil {
 			return err
 		}
+		// A client that was killed may have left refusals unwritten that the server has counted. Nothing is written before the CRC has been compared.
 		if missing.index < 0 && last.endLine > c.rejects.upTo && c.hasRejects(last, m) {
 			missing = last
 		}

@@ -8,6 +8,11 @@ import (
 )
 
 // The middle of a session: one goroutine makes and sends batches, another settles the answers, as far apart as batch.window allows.
+//
+//	sender     file → batcher → window → connection; waits for room in the window
+//	receiver   connection → settle → window; waits for answers, and for the first batch that is owed one
+//
+// The window holds only where each batch stands in the file: what must be sent again is read again.
 
 // sendAtOnce is from how many bytes on batches are written: several of them in one write.
 const sendAtOnce = 48 << 10
@@ -32,7 +37,7 @@ func (c *client) send(ctx context.Context) error {
 		c.end(err)
 	}
 	c.mu.Lock()
-	c.ending = true
+	c.ending = true // the receiver ends once the window is empty
 	c.changed.Broadcast()
 	c.mu.Unlock()
 	<-received
@@ -86,6 +91,7 @@ func (c *client) sendBatches(ctx context.Context) (last span, err error) {
 		if err != nil {
 			return span{}, fmt.Errorf("%s: %w", c.cfg.dataFile, err)
 		}
+		// Into the window before it is sent: its answer may come before the write returns.
 		c.mu.Lock()
 		c.window = append(c.window, s)
 		c.changed.Broadcast()
@@ -126,7 +132,7 @@ func (c *client) awaitRoom(ctx context.Context, out []byte) ([]byte, error) {
 	c.mu.Lock()
 	wait := full()
 	c.mu.Unlock()
-	if wait {
+	if wait { // what is in out counts as sent: without it the answers that make room would never come
 		var err error
 		if out, err = c.flush(out); err != nil {
 			return out, err
@@ -192,6 +198,7 @@ func (c *client) nextAck(lines *burst) (Ack, error) {
 				return ack, err
 			}
 		}
+		// Once for all answers of a read, not for each: a server answers a whole group at once, and the sender then makes several batches for one write.
 		lines.flush()
 		c.mu.Lock()
 		c.changed.Broadcast()
@@ -215,6 +222,7 @@ func (c *client) settle(s span, ack Ack, lines *burst) error {
 		c.log.Warn("apuestas_enviadas", fail, "cantidad", s.bets, "estado", string(ack.Status))
 		return ackError(ack)
 	}
+	// Malformed records wait for the answer to the batch that they stand in, so that the rejects file is in the file's order (see rejects).
 	if ack.Code == ackRefused || s.malformed > 0 {
 		if err := c.reject(s, ack); err != nil {
 			return err

@@ -28,7 +28,7 @@ type server struct {
 
 	mu    sync.Mutex // protects following
 	conns map[*serverConn]struct{}
-	ended sync.WaitGroup // connections
+	ended sync.WaitGroup // connections, and serve
 }
 
 // drainTime is how long shutdown lets the batches under way finish.
@@ -64,6 +64,7 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	}
 	log.Info("listen", success, "address", listener.Addr(), "port", listener.Addr().(*net.TCPAddr).Port)
 	srv.listener = listener
+	srv.ended.Add(1)
 	go srv.serve()
 	select {
 	case <-ctx.Done():
@@ -91,10 +92,15 @@ func storeFolderError(path string, err error) error {
 
 // serve accepts connections until the listener is closed. While conn.max are open the next ones wait in the system's queue.
 func (srv *server) serve() {
+	defer srv.ended.Done()
 	for {
+		// A slot before the connection: the one that is too many waits in the system's queue, and is not accepted only to be turned away.
 		select {
 		case srv.slots <- struct{}{}:
 		case <-srv.draining:
+			return
+		}
+		if srv.shuttingDown() {
 			return
 		}
 		srv.log.Info("accept_connections", inProgress)
@@ -118,8 +124,8 @@ func (srv *server) serve() {
 func (srv *server) start(c *serverConn) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	if srv.shuttingDown() {
-		c.conn.Close()
+	if srv.shuttingDown() { // shutdown has passed by
+		srv.log.Info("close_connection", closed(c.conn.Close()), "ip", c.ip)
 		<-srv.slots
 		return
 	}
@@ -155,6 +161,7 @@ func (srv *server) shutdown() {
 	}
 	srv.mu.Unlock()
 	srv.log.Info("close_listener", closed(err))
+	// Connections that wait for a message to begin end at once; those in the middle of one have until then.
 	late := time.AfterFunc(drainTime, func() {
 		srv.mu.Lock()
 		defer srv.mu.Unlock()
