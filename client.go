@@ -163,6 +163,7 @@ func (c *client) run(ctx context.Context) error {
 		if err == nil || !resumable(err) {
 			return err
 		}
+		// No pause where there was progress: a batch was answered before the connection ended.
 		if c.answered > 0 && errors.Is(err, errClosed) {
 			continue // it answered and closed, as some servers do after each batch
 		}

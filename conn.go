@@ -170,6 +170,7 @@ func (c *serverConn) beginDecision() {
 
 // decideBet checks one bet: what it appends to the decision is all that remains of it.
 func (c *serverConn) decideBet(position int, b *Bet) {
+	// Nothing here allocates, locks or logs: it is done for every bet.
 	d := &c.decision
 	d.total++
 	why, plain := c.rule.check(b)
@@ -259,6 +260,7 @@ func (c *serverConn) handleHello(m []byte) (size int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	// "HELLO is the first message of its connection or follows a HELLO for the same pair": what came before it could not be counted for the source.
 	key := sourceKey{h.Agency, string(h.Source)}
 	if c.spoken && c.ses.src == nil {
 		return 0, protocolErrorf("HELLO must be the first message of its connection")
@@ -285,6 +287,7 @@ func (c *serverConn) handleNotify(m []byte) (size int, err error) {
 	if c.rule.agency != 0 && n.Agency != c.rule.agency {
 		return 0, protocolErrorf("NOTIFY of another agency than this connection's")
 	}
+	// A client that said HELLO waits for the draw here; the others know only the course's way, ACK 3 and come back later.
 	if n.Kind == notifyFinished {
 		return size, c.finish(n.Agency)
 	}

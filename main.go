@@ -53,9 +53,9 @@ var version = "dev"
 
 // The exit statuses.
 const (
-	exitDone   = 0
-	exitFailed = 1
-	exitUsage  = 2
+	exitDone   = 0 // also after a signal, and when some bets were refused: the summary says so
+	exitFailed = 1 // the work failed; in mode bet: the bet was refused
+	exitUsage  = 2 // the command line, the environment or the config file is wrong
 )
 
 func main() {
@@ -113,6 +113,8 @@ func runMode(ctx context.Context, cfg *config, log *slog.Logger, out *lineWriter
 }
 
 // explain prints an error in one line and returns the exit status.
+//
+// Errors come here with all that a user needs in them: what failed, on what, why, what to do.
 func explain(err error) int {
 	var use *usageError
 	switch {

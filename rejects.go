@@ -60,6 +60,7 @@ func (r *rejects) flush() error {
 		}
 		r.file = f
 	}
+	// One write: a kill leaves all of a batch's rows or, at worst, a part of the last, which recall cuts.
 	if _, err := r.file.Write(r.rows); err != nil {
 		return fmt.Errorf("rejects file: %w: the records refused from line %d on are not in it", err, r.lines[0].line)
 	}

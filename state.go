@@ -61,6 +61,7 @@ type decoder struct {
 	bad  bool
 }
 
+// bytes returns the next n bytes, which alias the data; nil if there are fewer. A length that the data claims is compared with what is there before anything is made of it.
 func (d *decoder) bytes(n int) []byte {
 	if n < 0 || n > len(d.data) {
 		d.bad, d.data = true, nil
@@ -71,6 +72,7 @@ func (d *decoder) bytes(n int) []byte {
 	return b
 }
 
+// integer returns the next little-endian integer of size bytes, 8 at most.
 func (d *decoder) integer(size int) uint64 {
 	var word [8]byte
 	copy(word[:], d.bytes(size))
@@ -84,7 +86,9 @@ func (d *decoder) u32() uint32 { return uint32(d.integer(4)) }
 func (d *decoder) mark() sourceMark {
 	agency := d.u8()
 	name := string(d.bytes(int(d.u8())))
-	return sourceMark{sourceKey{agency, name}, Resume{d.integer(8), d.u32()}}
+	records := d.integer(8) // statements of their own: the order is that of the bytes
+	crc := d.u32()
+	return sourceMark{sourceKey{agency, name}, Resume{records, crc}}
 }
 
 // appendMark is the reverse of mark.
@@ -113,7 +117,7 @@ func parseRedo(payload []byte) (redo, error) {
 		d.u8()
 		d.bytes(int(d.u8()))
 	}
-	r.winners = winners[:len(winners)-len(d.data)]
+	r.winners = winners[:len(winners)-len(d.data)] // with its count; apply reads it again
 	r.finished = d.bytes(int(d.u8()))
 	r.draw = d.u8() == 1
 	if d.bad || len(d.data) > 0 {

@@ -159,6 +159,7 @@ func (g *group) seal(length int64) (rec, rows []byte) {
 func (s *store) submit(ses *session, d *decision) (*group, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// A full group makes connections wait, and so, through the network, their clients: memory is bounded by two groups, however many there are.
 	for s.refuses() == nil && !ses.fenced && !s.open.takesMore() {
 		s.changed.Wait()
 	}
@@ -238,6 +239,7 @@ func (s *store) hello(ses *session, key sourceKey) (Resume, *group, error) {
 		}
 		s.live[key] = src
 	}
+	// The older connection is closed without an answer to what was not taken; what was taken is in src.submitted.
 	if old := src.owner; old != nil && old != ses {
 		old.fenced = true
 		old.fence()
@@ -276,7 +278,7 @@ func (s *store) finish(agency uint8) (*group, error) {
 		return nil, err
 	}
 	if s.pending.has(agency) {
-		return s.underWay(), nil
+		return s.underWay(), nil // it may be in a group that is not durable yet
 	}
 	g := s.join()
 	s.pending.add(agency)
