@@ -36,6 +36,7 @@ type span struct {
 	after         Resume // bets until end, and their CRC
 }
 
+// newBatcher returns a batcher at the start of file, which stays the caller's to close. agency goes into every BET.
 func newBatcher(file io.ReaderAt, agency uint8, maxAmount int) *batcher {
 	b := &batcher{file: file, agency: agency, maxAmount: maxAmount, reader: newReader(fileFrom(file, 0))}
 	b.at = span{line: 1, endLine: 1, index: -1}

@@ -118,6 +118,7 @@ func sameFile(a, b string) bool {
 	return err == nil && os.SameFile(one, other)
 }
 
+// newClient returns a client that has not connected yet. file stays the caller's to close; out is where log writes, so that a progress bar can share it.
 func newClient(cfg *config, log *slog.Logger, out *lineWriter, file *os.File, size int64) *client {
 	agency := uint8(cfg.id)
 	c := &client{cfg: cfg, log: log, out: out, file: file, size: size, began: time.Now(),

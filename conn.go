@@ -63,6 +63,7 @@ type serverConn struct {
 	full      bool       // crowded is closed
 }
 
+// newServerConn returns the connection's serving side, which owns conn from then on.
 func newServerConn(srv *server, conn net.Conn, ip string) *serverConn {
 	c := &serverConn{srv: srv, conn: conn, ip: ip, rule: srv.rule, gone: make(chan struct{}), crowded: make(chan struct{})}
 	c.changed.L = &c.mu

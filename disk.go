@@ -23,6 +23,7 @@ type file interface {
 	io.WriterAt
 	io.Closer
 	size() (int64, error)
+	// truncate sets the file's length; sync makes that durable, datasync need not.
 	truncate(size int64) error
 	// datasync makes the file's bytes and its length durable.
 	datasync() error
@@ -46,6 +47,7 @@ func (osDisk) open(name string, flag int) (file, error) {
 func (osDisk) rename(from, to string) error { return os.Rename(from, to) }
 func (osDisk) remove(name string) error     { return os.Remove(name) }
 
+// syncDir syncs the folder that name is in; it need not be a file that exists.
 func (osDisk) syncDir(name string) error {
 	dir, err := os.Open(filepath.Dir(name))
 	if err != nil {
@@ -58,6 +60,7 @@ func (osDisk) syncDir(name string) error {
 // An osFile is a file of the real disk.
 type osFile struct{ *os.File }
 
+// size asks the system each time: another program may have changed the file.
 func (f osFile) size() (int64, error) {
 	info, err := f.Stat()
 	if err != nil {

@@ -59,12 +59,14 @@ type lineHandler struct {
 	attrs []byte // what WithAttrs added, as it stands in a line
 }
 
+// newLogger returns a logger of lines from level up. out should be shared by all loggers of a program: see lineWriter.
 func newLogger(out io.Writer, level slog.Level) *slog.Logger {
 	return slog.New(&lineHandler{out: out, level: level})
 }
 
 func (h *lineHandler) Enabled(_ context.Context, level slog.Level) bool { return level >= h.level }
 
+// Handle writes the record as one line in one write. The first attribute must be one of the results.
 func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 	line := appendLineHead(make([]byte, 0, 256), r.Time, r.Level, r.Message)
 	result := true
@@ -79,6 +81,7 @@ func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 	return err
 }
 
+// WithAttrs returns a handler whose lines have attrs behind the result.
 func (h *lineHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	more := *h
 	more.attrs = append([]byte(nil), h.attrs...)

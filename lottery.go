@@ -25,6 +25,7 @@ type winnerList struct {
 // An agencySet is a set of agencies.
 type agencySet [4]uint64
 
+// add and has take any agency, 0 to 255.
 func (s *agencySet) add(agency uint8)      { s[agency>>6] |= 1 << (agency & 63) }
 func (s *agencySet) has(agency uint8) bool { return s[agency>>6]>>(agency&63)&1 == 1 }
 

@@ -58,6 +58,7 @@ const (
 	exitUsage  = 2 // the command line, the environment or the config file is wrong
 )
 
+// main alone calls os.Exit (and the second signal, in catchSignals).
 func main() {
 	os.Exit(run(os.Args[1:]))
 }

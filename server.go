@@ -34,6 +34,7 @@ type server struct {
 // drainTime is how long shutdown lets the batches under way finish.
 const drainTime = 5 * time.Second
 
+// newServer returns a server for a store that is open; closing the store, after shutdown, stays the caller's.
 func newServer(cfg *config, st *store, log *slog.Logger) *server {
 	return &server{
 		store: st, log: log, rule: rule{maxNumber: uint16(cfg.maxNumber)}, lottery: cfg.drawAgencies > 0, idle: cfg.connIdle,

@@ -71,6 +71,7 @@ type corruptError struct {
 	what   string
 }
 
+// Error names the file and the byte, and what can be done.
 func (e *corruptError) Error() string {
 	return fmt.Sprintf("wal: %s: damaged at byte %d: %s", e.file, e.offset, e.what)
 }
