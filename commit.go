@@ -71,8 +71,8 @@ func (s *store) commit(g *group) error {
 // (or for the one that has done so while this was found out).
 func (s *store) makeRoom(n int) error {
 	err := s.wal.makeRoom(n)
-	if err == nil && s.wal.lowestFree() == nil {
-		ask(s.scarce)
+	if err == nil && s.wal.lowestFree() == nil && s.wal.waiting() > 0 {
+		ask(s.scarce) // the log is in heavy use: a store with few bets does with one segment
 	}
 	if err == nil || isFatal(err) || err != errLogFull && s.wal.waiting() == 0 {
 		return err
@@ -156,7 +156,7 @@ func (s *store) settleTrouble(g *group, err error) {
 	if s.trouble == nil {
 		s.log.Error("store", fail, "archivo", s.path, "motivo", err, "que_hacer", "make room (or lift the quota or the limit on file size); bets are refused with ACK 5 until then, and taken again by themselves")
 	}
-	s.trouble = err
+	s.trouble, s.need = err, int64(len(g.buf))
 	// What joined the open group meanwhile stands behind the refused group, in its sources' order: it can't be kept when that is not.
 	late := s.open
 	s.open = newGroup(nil)
@@ -190,7 +190,7 @@ func (s *store) die(err error) {
 	s.changed.Broadcast()
 }
 
-// probe waits a little and looks whether there is room again.
+// probe waits a little and looks whether there is room again, for as much as was refused.
 func (s *store) probe() {
 	pause := time.NewTimer(probeEvery)
 	defer pause.Stop()
@@ -200,9 +200,9 @@ func (s *store) probe() {
 		return
 	}
 	s.writing.Lock()
-	err := s.bets.reserve(s.state.length, groupMax)
+	err := s.bets.reserve(s.state.length, s.need)
 	if err == nil {
-		err = s.makeRoom(groupMax)
+		err = s.makeRoom(int(s.need))
 	}
 	s.writing.Unlock()
 	s.mu.Lock()

@@ -69,6 +69,7 @@ type store struct {
 	pending    agencySet // finished, settled or in a group
 	drawing    bool      // drawn, or a group with the draw is under way
 	trouble    error     // why bets are not taken now, for example a full disk; nil: they are
+	need       int64     // bytes of the group that met the trouble; read by the committer, which alone sets it
 	fatal      error     // why nothing is answered any more
 	closing    bool
 	commits    uint64 // groups since the start
