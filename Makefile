@@ -41,10 +41,10 @@ test:
 	@docker info >/dev/null 2>&1 && $(COMPOSE) version >/dev/null 2>&1 || \
 		echo "SKIPPED: the container tests, no Docker engine with Compose answers"
 
-## torture              kills, cuts and lost answers by the thousand (KILLS, CUTS, PROXY, FULL: how many)
+## torture              kills, cuts and lost answers by the thousand (KILLS, CUTS, PROXY, FULL, DRAWS: how many)
 .PHONY: torture
 torture:
-	TORTURE=1 $(GO) test -count=1 -timeout 0 -run Torture -v .
+	TORTURE=1 $(GO) test -count=1 -timeout 0 -run 'Torture|TestStore(Flips|Truncations)' -v .
 
 ## bench                bets a second against this disk's limit, then Go's benchmarks (ROWS, CLIENTS, ROUNDS)
 .PHONY: bench
