@@ -235,6 +235,11 @@ func (s *store) checkpointLoop() {
 			if err := s.checkpoint(); err != nil {
 				s.failedBeside("checkpoint", err)
 			}
+			// Each commit meanwhile asked again. If there is still so much to do, the next one asks once more.
+			select {
+			case <-s.full:
+			default:
+			}
 		case <-s.scarce:
 		}
 		if err := s.wal.prepare(); isFatal(err) {

@@ -432,3 +432,37 @@ func TestFailedSyncOfCheckpoint(t *testing.T) {
 		t.Errorf("syncs of the bets file: got %d, want 1", syncs)
 	}
 }
+
+// A renameDisk calls before before each rename: a checkpoint makes one.
+type renameDisk struct {
+	disk
+	before func()
+}
+
+func (d *renameDisk) rename(from, to string) error {
+	d.before()
+	return d.disk.rename(from, to)
+}
+
+// TestNoCheckpointForNothing holds a checkpoint up while a commit asks for one: when it is done, so is what was asked for.
+func TestNoCheckpointForNothing(t *testing.T) {
+	began, allow := make(chan struct{}), make(chan struct{})
+	checkpoints, held := 0, sync.OnceFunc(func() { close(began); <-allow })
+	d := &renameDisk{newSimDisk(), func() {}}
+	s := openTest(t, d, testOptions())
+	defer s.close()
+	d.before = func() { checkpoints++; held() }
+	ses, _ := mustHello(t, s, sourceOf(0))
+	for s.wal.waiting() < checkpointAfter {
+		<-mustSubmit(t, s, ses, 0).done
+	}
+	<-began
+	<-mustSubmit(t, s, ses, 0).done
+	close(allow)
+	for range 50 { // the checkpointer takes whichever request it likes: had it another, it would have taken that by now
+		s.scarce <- struct{}{}
+	}
+	if checkpoints != 1 {
+		t.Errorf("got %d checkpoints, want 1", checkpoints)
+	}
+}
