@@ -163,7 +163,7 @@ type spanReader struct {
 	reader *reader
 }
 
-// each calls visit for each record of s: with its position among the bets, from 1, or with the reason why it is malformed.
+// each calls visit for each record of s: a bet with its position among the bets, from 1; a malformed record with the reason, and no position of its own.
 func (r *spanReader) each(s span, visit func(rec *record, position int, b *Bet, malformed string)) error {
 	// What tells whether a quote is closed lies within maxRecord behind the last record. It is a part of its own because it is seldom read: a read stops between the two.
 	src := io.MultiReader(io.NewSectionReader(r.file, s.offset, s.end-s.offset), io.NewSectionReader(r.file, s.end, 2*maxRecord))

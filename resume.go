@@ -142,8 +142,8 @@ func (c *client) firstBets(s span, n int, before Resume, m []byte) (span, error)
 	s.bets = n
 	s.after = Resume{before.Records + uint64(n), crc32.Update(before.CRC, castagnoli, m[batchHead:at])}
 	end, endLine := s.end, s.endLine
-	err := c.again.each(s, func(rec *record, position int, _ *Bet, _ string) {
-		if position == n+1 {
+	err := c.again.each(s, func(rec *record, position int, _ *Bet, malformed string) {
+		if position == n+1 && malformed == "" { // a malformed one has the position of the bet before it
 			end, endLine = rec.offset, rec.line
 		}
 	})
