@@ -21,7 +21,9 @@ func (s *store) commitLoop() {
 			s.probe()
 			continue
 		}
-		s.settle(g, s.commit(g))
+		began := time.Now()
+		err := s.commit(g)
+		s.settle(g, began, err)
 	}
 }
 
@@ -29,12 +31,14 @@ func (s *store) commitLoop() {
 func (s *store) take() (g *group, end bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.open.messages == 0 {
-		if s.closing || s.fatal != nil {
-			return nil, true
-		}
-		if s.trouble != nil {
-			return nil, false
+	for s.open.messages == 0 || s.holdBack() {
+		if s.open.messages == 0 {
+			if s.closing || s.fatal != nil {
+				return nil, true
+			}
+			if s.trouble != nil {
+				return nil, false
+			}
 		}
 		s.changed.Wait()
 	}
@@ -43,6 +47,25 @@ func (s *store) take() (g *group, end bool) {
 	s.open, s.spare = newGroup(s.spare), nil
 	s.changed.Broadcast()
 	return g, false
+}
+
+// holdBack tells whether the open group is to wait for company (company.go), and sees to it that the wait ends. s.mu is held.
+func (s *store) holdBack() bool {
+	held := !s.closing && !s.complete() && !s.company.giveUp(time.Now())
+	if held {
+		s.patience.Reset(s.company.patience())
+	} else if s.held {
+		s.patience.Stop()
+	}
+	s.held = held
+	return held
+}
+
+// lookAgain wakes the committer when it has waited for company long enough.
+func (s *store) lookAgain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changed.Broadcast()
 }
 
 // commit makes g durable and puts its rows into the bets file. After an error that is not fatal neither the log nor the bets file has anything of it.
@@ -98,8 +121,8 @@ func (s *store) takeBack(cause error) error {
 	return cause
 }
 
-// settle makes a group's outcome known.
-func (s *store) settle(g *group, err error) {
+// settle makes the outcome of a group known whose commit began at began.
+func (s *store) settle(g *group, began time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.committing = nil
@@ -108,6 +131,7 @@ func (s *store) settle(g *group, err error) {
 		s.die(err)
 		g.err = s.fatal
 	case err == nil:
+		s.company.committed(began, time.Now())
 		s.settleDone(g)
 	default:
 		s.settleTrouble(g, err)
@@ -133,6 +157,9 @@ func (s *store) settleDone(g *group) {
 			s.fresh--
 		}
 		s.part(src, g)
+		if src.group == nil && src.owner != nil {
+			s.company.answered(&src.companion)
+		}
 	}
 	if g.draw {
 		close(s.drawn)
@@ -352,6 +379,7 @@ func (s *store) close() error {
 	s.mu.Unlock()
 	close(s.wake)
 	<-s.stopped
+	s.patience.Stop()
 	s.helpers.Wait()
 	var err error
 	if s.fatal == nil {

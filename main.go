@@ -22,6 +22,7 @@
 //	recover.go   the start of a store, after whatever crash
 //	commit.go    from the group to the disk
 //	store.go     groups, sources, fencing
+//	company.go   how long a group waits for more
 //	state.go     what the store knows beside the bets, and its form on disk
 //	walscan.go   the start of the redo log: replay, and what is damage
 //	wal.go       the redo log

@@ -55,6 +55,8 @@ func openStore(d disk, options storeOptions, log *slog.Logger) (*store, error) {
 
 // start starts the committer and its helpers.
 func (s *store) start() {
+	s.patience = time.AfterFunc(time.Hour, s.lookAgain)
+	s.patience.Stop()
 	s.helpers.Add(1)
 	go s.checkpointLoop()
 	if s.interval > 0 {

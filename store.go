@@ -9,7 +9,7 @@ import (
 )
 
 // The store keeps the bets file, and how far each source got. Its one writer is the committer: while it writes and syncs a group, the next one fills; so one sync
-// serves all that waits, and nothing waits for company.
+// serves all that waits, and whoever is about to join it (company.go).
 //
 //	submit → group → commit: record to the redo log, sync, rows to the bets file → settle: state, answers
 //
@@ -58,8 +58,10 @@ type store struct {
 	checkpointed  uint64     // sequence number of the last durable snapshot
 	unsynced      error      // a sync for a checkpoint has failed: there is no other try; sticky
 
+	patience *time.Timer // ends the committer's wait for company; runs while held
+
 	mu         sync.Mutex // protects following
-	changed    sync.Cond  // the open group got its first message or was taken, or the store is closing, unavailable or dead
+	changed    sync.Cond  // the open group got its first message, need not wait any more or was taken, or the store is closing, unavailable or dead
 	state      state      // as of the last settled group
 	open       *group     // what comes now goes here
 	committing *group     // what the committer has in hand; nil: nothing
@@ -72,6 +74,8 @@ type store struct {
 	need       int64     // bytes of the group that met the trouble; read by the committer, which alone sets it
 	fatal      error     // why nothing is answered any more
 	closing    bool
+	company    company
+	held       bool   // the committer holds the open group back until it is complete
 	commits    uint64 // groups since the start
 	batches    uint64 // messages in them
 }
@@ -102,6 +106,7 @@ type source struct {
 	group     *group   // the last one under way that it has a part in
 	mark      int      // its index in group's marks
 	fresh     bool     // the state does not know it yet
+	companion companion
 }
 
 // A session is a connection's part in the store. Only its connection uses it, but for what the store's lock guards.
@@ -177,12 +182,16 @@ func (s *store) submit(ses *session, d *decision) (*group, error) {
 		return s.underWay(), nil // nothing to remember
 	}
 	g := s.join()
+	defer s.letGo()
 	g.buf = append(g.buf, d.rows...)
 	g.count += uint32(d.count)
 	g.winners = append(g.winners, d.winners...)
 	g.nwinners += uint32(d.won)
 	if src := ses.src; src != nil {
 		src.submitted, ses.at = d.at, d.at
+		if m := &src.companion; !m.answered.IsZero() {
+			s.company.returned(m, time.Now())
+		}
 		src.enter(g)
 	}
 	return g, nil
@@ -206,6 +215,18 @@ func (s *store) join() *group {
 	}
 	s.open.messages++
 	return s.open
+}
+
+// complete tells whether the open group has no reason to wait for more. s.mu is held.
+func (s *store) complete() bool {
+	return !s.open.takesMore() || s.company.enough(len(s.open.sources), len(s.open.buf))
+}
+
+// letGo wakes the committer if it holds back a group that is complete now. s.mu is held.
+func (s *store) letGo() {
+	if s.held && s.complete() {
+		s.changed.Broadcast()
+	}
 }
 
 // enter makes src part of g. The store is locked.
@@ -256,6 +277,8 @@ func (s *store) leave(ses *session) {
 	defer s.mu.Unlock()
 	if src := ses.src; src != nil && src.owner == ses {
 		src.owner = nil
+		s.company.left(&src.companion)
+		s.letGo()
 		s.forget(src)
 	}
 }
