@@ -144,7 +144,7 @@ func (r *drawRun) decide(agency uint8, at Resume) (*decision, []string) {
 		r.bets++
 		doc := fmt.Sprintf("%09d", r.bets)
 		b := Bet{agency, []byte("A"), []byte("B"), []byte(doc), []byte("2000-01-01"), uint16(drawNumber + r.rng.IntN(3))}
-		d.rows = appendRow(d.rows, &b, true)
+		d.rows = appendRow(d.rows, &b)
 		if r.s.hasWon(b.Number) {
 			d.winners, d.won = appendPacked(d.winners, agency, b.Document), d.won+1
 		}

@@ -28,6 +28,7 @@
 //	wal.go       the redo log
 //	disk.go      all that the store asks of the operating system (disk_*.go, lock_*.go)
 //	lottery.go   who has finished, the draw, the winners
+//	fastrow.go   a BET's row in one look, for nearly all bets
 //	proto.go     the messages on the wire
 //	reader.go    the CSV of an agency file
 //	bet.go       a bet, and what is wrong with it

@@ -53,7 +53,7 @@ func testBet(agency uint8, i int) (b Bet, why refusal) {
 	if i%5 == 4 {
 		b.Number = 9999
 	}
-	why, _ = rule{agency: agency, maxNumber: 9998}.check(&b)
+	why = rule{agency: agency, maxNumber: 9998}.check(&b)
 	return b, why
 }
 
@@ -74,7 +74,7 @@ func batchOf(k int, at Resume) *decision {
 		d.at.Records++
 		d.at.CRC = crc32.Update(d.at.CRC, castagnoli, appendBet(nil, &b))
 		if why == accepted {
-			d.rows = appendRow(d.rows, &b, false)
+			d.rows = appendRow(d.rows, &b)
 			d.count++
 		}
 	}
@@ -84,7 +84,7 @@ func batchOf(k int, at Resume) *decision {
 // anonymousBet returns the decision on the bet i that comes without a HELLO.
 func anonymousBet(i int) *decision {
 	b, _ := testBet(testAnonymous, i*5)
-	return &decision{rows: appendRow(nil, &b, false), count: 1, total: 1}
+	return &decision{rows: appendRow(nil, &b), count: 1, total: 1}
 }
 
 // An oracle knows what was submitted to a store and what was answered.

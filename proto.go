@@ -145,39 +145,8 @@ func shortOrLong(end int) error {
 	return errShort
 }
 
-// parseBet reads the BET that starts at offset at of the message m, into b; next is where it ends. It looks at the four lengths first and makes the slices
-// last: measured, that takes 0.6 of the time of four calls of parseString, which tell what is wrong where something is.
+// parseBet reads the BET that starts at offset at of the message m, into b; next is where it ends.
 func parseBet(m []byte, at int, b *Bet) (next int, err error) {
-	be := binary.BigEndian
-	first := at + 4 // where the string starts, behind its length; likewise below
-	if first > len(m) {
-		return parseBetSlow(m, at, b)
-	}
-	last := first + int(be.Uint16(m[first-2:])) + 2
-	if last > len(m) {
-		return parseBetSlow(m, at, b)
-	}
-	document := last + int(be.Uint16(m[last-2:])) + 2
-	if document > len(m) {
-		return parseBetSlow(m, at, b)
-	}
-	birthdate := document + int(be.Uint16(m[document-2:])) + 2
-	if birthdate > len(m) {
-		return parseBetSlow(m, at, b)
-	}
-	number := birthdate + int(be.Uint16(m[birthdate-2:]))
-	if number+2 > len(m) || number+2 > maxMessage {
-		return parseBetSlow(m, at, b)
-	}
-	b.Agency = m[at+1]
-	b.First, b.Last = m[first:last-2], m[last:document-2]
-	b.Document, b.Birthdate = m[document:birthdate-2], m[birthdate:number]
-	b.Number = be.Uint16(m[number:])
-	return number + 2, nil
-}
-
-// parseBetSlow is parseBet a string at a time.
-func parseBetSlow(m []byte, at int, b *Bet) (next int, err error) {
 	if at+2 > len(m) {
 		return 0, shortOrLong(at + minBet)
 	}
@@ -205,6 +174,14 @@ func parseBatchHead(m []byte) (count int, err error) {
 		return 0, protocolErrorf("count does not match: %d bets cannot fit in %d bytes", count, maxMessage)
 	}
 	return count, nil
+}
+
+// agencyOf returns the agency of the first bet of the BATCH m; 0 if it has not come.
+func agencyOf(m []byte) uint8 {
+	if len(m) < batchHead+2 {
+		return 0
+	}
+	return m[batchHead+1]
 }
 
 // parseBatchBet reads bet number i, from 0, of a BATCH of count bets.
@@ -337,6 +314,20 @@ func appendBet(dst []byte, b *Bet) []byte {
 	at = putString(m, at, b.Birthdate)
 	binary.BigEndian.PutUint16(m[at:], b.Number)
 	return m[:at+2]
+}
+
+// putSlack is the room that put needs behind what it puts.
+const putSlack = 16
+
+// put copies s to dst[at:] and returns where it ends. A short s is copied as putSlack bytes, with whatever stands behind it in its buffer, and what comes next
+// overwrites the rest: that has no branch on the length and no call. Measured, a bet takes 0.8 of the time.
+func put(dst []byte, at int, s []byte) (end int) {
+	if len(s) <= putSlack && cap(s) >= putSlack {
+		*(*[putSlack]byte)(dst[at:]) = [putSlack]byte(s[:putSlack])
+	} else {
+		copy(dst[at:], s)
+	}
+	return at + len(s)
 }
 
 // putString writes a string to dst[at:] and returns where it ends.

@@ -197,8 +197,9 @@ func TestAllocations(t *testing.T) {
 		"check":          func() { rule{maxNumber: 9998}.check(&b) },
 		"check odd":      func() { rule{maxNumber: 9998}.check(&oddBet) },
 		"appendBet":      func() { appendBet(dst, &b) },
-		"appendRow":      func() { appendRow(dst, &b, true) },
-		"appendRow odd":  func() { appendRow(dst, &oddBet, false) },
+		"fastRows":       func() { f := newFastRows(rule{maxNumber: 9998}, b.Agency); f.appendRow(dst, m, batchHead) },
+		"appendRow":      func() { appendRow(dst, &b) },
+		"appendRow odd":  func() { appendRow(dst, &oddBet) },
 		"appendAck":      func() { appendAck(dst, ackStored, "") },
 		"parseAck":       func() { parseAck([]byte{opAck, 0, 0, 0}) },
 		"burst.add":      func() { lines.lines = lines.lines[:0]; lines.add("a", success, count{"n", 150}) },
@@ -241,7 +242,7 @@ func BenchmarkParseBet(b *testing.B) {
 func BenchmarkCheck(b *testing.B) {
 	r := rule{agency: 1, maxNumber: 9999}
 	benchBets(b, func(m []byte, at int, bet *Bet) int {
-		if why, _ := r.check(bet); why != accepted {
+		if why := r.check(bet); why != accepted {
 			b.Fatal(why.reason())
 		}
 		return at
@@ -250,7 +251,7 @@ func BenchmarkCheck(b *testing.B) {
 
 func BenchmarkAppendRow(b *testing.B) {
 	dst := make([]byte, 0, maxMessage)
-	benchBets(b, func(m []byte, at int, bet *Bet) int { appendRow(dst, bet, true); return at })
+	benchBets(b, func(m []byte, at int, bet *Bet) int { appendRow(dst, bet); return at })
 }
 
 func BenchmarkEncodeBet(b *testing.B) {

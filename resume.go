@@ -84,7 +84,7 @@ func (c *client) passOver(at Resume) (bool, error) {
 func (c *client) rejectUnseen(s span) error {
 	return c.again.each(s, func(rec *record, _ int, b *Bet, malformed string) {
 		if malformed == "" {
-			why, _ := c.rule.check(b)
+			why := c.rule.check(b)
 			malformed = why.reason()
 		}
 		if malformed != "" {
@@ -157,7 +157,7 @@ func (c *client) hasRejects(s span, m []byte) bool {
 	var b Bet
 	for range s.bets {
 		at, _ = parseBet(m, at, &b)
-		if why, _ := c.rule.check(&b); why != accepted {
+		if c.rule.check(&b) != accepted {
 			return true
 		}
 	}
