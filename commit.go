@@ -293,7 +293,7 @@ func (s *store) checkpoint() error {
 	// The snapshot is taken in memory, so the intake waits for no disk. All rows that it counts have been written by then: the state moves
 	// behind them. So the sync that follows covers them, and what is written meanwhile does no harm.
 	s.mu.Lock()
-	sequence := s.state.sequence
+	sequence, length := s.state.sequence, s.state.length
 	var snapshot []byte
 	if sequence != s.checkpointed {
 		snapshot = appendState(nil, &s.state)
@@ -304,6 +304,11 @@ func (s *store) checkpoint() error {
 			return err
 		}
 		s.checkpointed = sequence
+		// Otherwise a system with much memory keeps all that was ever written: on a virtual machine, whose memory is slow to touch for the first time, 20 million
+		// bets took 1.4 times as long.
+		if end := length - betsCached; end > 0 {
+			s.bets.forget(end)
+		}
 	}
 	s.wal.release(sequence)
 	return nil

@@ -31,6 +31,8 @@ type file interface {
 	sync() error
 	// reserve fails if the file could not grow from its end to end+n: no room, quota, or too large. It changes no byte and no length.
 	reserve(end, n int64) error
+	// forget tells the system that what stands before end, which is synced, will hardly be read soon, so that its memory may serve for what is written next.
+	forget(end int64)
 }
 
 // osDisk is the real disk.
@@ -72,4 +74,5 @@ func (f osFile) size() (int64, error) {
 func (f osFile) truncate(size int64) error  { return f.Truncate(size) }
 func (f osFile) sync() error                { return f.Sync() }
 func (f osFile) datasync() error            { return datasync(f.File) }
+func (f osFile) forget(end int64)           { forget(f.File, end) }
 func (f osFile) reserve(end, n int64) error { return reserve(f.File, end, n) }

@@ -25,6 +25,8 @@ const (
 	probeEvery = 500 * time.Millisecond
 	// checkpointAfter is how many full segments of the log start a checkpoint.
 	checkpointAfter = 4
+	// betsCached is how much of the bets file's end the system is not told to forget after a checkpoint: what somebody who follows the file may still read.
+	betsCached = 64 << 20
 )
 
 // What a message may meet besides a reason to refuse its bets.

@@ -81,7 +81,8 @@ func (b *bench) makeSample(ctx context.Context, file string, id, bets int) error
 	defer out.Close()
 	cmd := exec.CommandContext(ctx, b.program, "-mode=sample", "-config="+b.config, "-id="+strconv.Itoa(id), "-bets="+strconv.Itoa(bets))
 	cmd.Stdout, cmd.Stderr = out, os.Stderr
-	return cmd.Run()
+	// Synced, here and below: what the system has still to write of these files would be written while something is measured.
+	return errors.Join(cmd.Run(), out.Sync())
 }
 
 // unpack unpacks the course's data set; nil if there is none here.
@@ -123,7 +124,7 @@ func extract(f *zip.File, to string) error {
 		return err
 	}
 	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
+	return errors.Join(err, out.Sync(), out.Close())
 }
 
 // expect works out what a bets file gets, and leaves it in a file.
@@ -151,7 +152,7 @@ func (d *dataset) expect(to string) error {
 			return err
 		}
 	}
-	return w.Flush()
+	return errors.Join(w.Flush(), out.Sync())
 }
 
 // rowOf appends the row that a bets file gets for a line of an agency file. It knows only what samples and the course's files have: no quotes, and
