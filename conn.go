@@ -28,7 +28,7 @@ const (
 var errDone = errors.New("conn: done")
 
 // A serverConn is one connection. Its reader, serve, takes messages and puts what they ask for into the store; its answerer, which runs
-// only while answers are owed, sends each once its group is done. So the next batches are read and checked while the disk is busy with the last.
+// only while answers are owed or messages come, sends each once its group is done. So the next batches are read and checked while the disk is busy with the last.
 //
 //	reader     waits for the network, for room in the store's open group, for room in the line of answers; at its end for the answerer
 //	answerer   waits for groups (which the store's committer closes), for the draw, for the client to take answers off
@@ -55,11 +55,12 @@ type serverConn struct {
 	crowded chan struct{} // closed when the line of answers was full for the first time: a client that asks so much is not kept waiting for the draw
 
 	mu        sync.Mutex // protects following
-	changed   sync.Cond  // an answer was taken off, or the answerer has ended
+	changed   sync.Cond  // an answer was added or taken off, busy has changed, or the answerer has ended
 	answers   []answer   // owed, in order
 	spare     []answer   // the array of the answers before
 	owed      int        // answers not yet written
 	answering bool       // the answerer runs
+	busy      bool       // messages come: the answerer stays when nothing is owed
 	full      bool       // crowded is closed
 }
 
@@ -81,6 +82,7 @@ func (c *serverConn) serve() {
 		c.owe(answer{code: ackProtocol, status: protocol.reason})
 	}
 	close(c.gone)
+	c.setBusy(false)
 	c.awaitAnswers()
 	if err != io.EOF && !errors.Is(err, errFenced) {
 		c.linger()
@@ -372,6 +374,7 @@ func (c *serverConn) setBuffer() {
 	if c.large != nil || len(c.framer.unread()) < idleBuffer {
 		return
 	}
+	c.setBusy(true)
 	c.large = c.srv.buffers.Get().(*[connBuffer]byte)
 	rest := copy(c.large[:], c.framer.unread())
 	c.framer.buf, c.framer.r, c.framer.w = c.large[:], 0, rest
@@ -379,6 +382,7 @@ func (c *serverConn) setBuffer() {
 
 // releaseBuffer gives the large buffer back, and lets go of what has grown. Nothing in it is needed any more.
 func (c *serverConn) releaseBuffer() {
+	c.setBusy(false)
 	c.decision, c.refused = decision{}, nil
 	if c.large != nil {
 		c.srv.buffers.Put(c.large)
