@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A siege is a server and five clients that send one file after the other, each under another data.source, while one of them is killed again and again.
+// A siege is a server and six clients that send one file after the other, each under another data.source, while one of them is killed again and again.
 // What it holds them to at each moment: answered ⊆ stored ⊆ sent, nothing twice, each agency's order, no part of a batch.
 type siege struct {
 	t        *testing.T
@@ -34,14 +34,14 @@ type siegeCount struct {
 type agent struct {
 	*lot
 	args     []string
-	bounds   map[int]bool // rows stored after each batch
+	bounds   map[int]bool // rows stored after each batch; nil: each life has batches of another size
 	client   *process
 	round    int // data.source and rejects file
 	answered int // bets of the round that killed clients had answers for
 	stored   int // rows in bets.csv
 }
 
-// agentWays are the settings of the five clients: amount of a batch, then the rest.
+// agentWays are the settings of the clients: amount of a batch (0: another one in each life), then the rest.
 var agentWays = []struct {
 	amount int
 	args   []string
@@ -51,6 +51,7 @@ var agentWays = []struct {
 	{20, []string{"-batch.window=1"}},
 	{65535, []string{"-loop.period=1ms", "-batch.window=8"}},
 	{10, []string{"-loop.period=1ms", "-batch.window=1"}},
+	{0, []string{"-loop.period=1ms"}},
 }
 
 // newSiege starts the server and the clients.
@@ -61,8 +62,12 @@ func newSiege(t *testing.T, seed uint64, serverArgs ...string) *siege {
 	s.office.start(t)
 	for i, l := range makeLots(t, s.dir, len(agentWays), 4000, seed) {
 		way := agentWays[i]
-		s.agents = append(s.agents, &agent{lot: l, bounds: l.boundaries(way.amount), args: append([]string{"-batch.maxAmount=" + strconv.Itoa(way.amount)}, way.args...)})
-		s.launch(s.agents[i])
+		a := &agent{lot: l, args: way.args}
+		if way.amount > 0 {
+			a.bounds, a.args = l.boundaries(way.amount), append([]string{"-batch.maxAmount=" + strconv.Itoa(way.amount)}, way.args...)
+		}
+		s.agents = append(s.agents, a)
+		s.launch(a)
 	}
 	return s
 }
@@ -75,7 +80,11 @@ func (s *siege) rejects(a *agent) string {
 // launch starts an agent's client.
 func (s *siege) launch(a *agent) {
 	s.t.Helper()
-	a.client = s.office.client(s.t, s.dir, a.agency, append([]string{"-data.source=round " + strconv.Itoa(a.round), "-data.rejects=" + s.rejects(a)}, a.args...)...)
+	args := append([]string{"-data.source=round " + strconv.Itoa(a.round), "-data.rejects=" + s.rejects(a)}, a.args...)
+	if a.bounds == nil {
+		args = append(args, fmt.Sprintf("-batch.maxAmount=%d", []int{1, 2, 5, 13, 20, 150}[s.random.IntN(6)]))
+	}
+	a.client = s.office.client(s.t, s.dir, a.agency, args...)
 }
 
 // killServer kills the server and starts it again. Now and then a server is killed that has only just been started, too.
@@ -163,7 +172,7 @@ func (s *siege) compare(recovered bool) {
 		if want := a.taken[min(answered[a], len(a.sizes))]; stored < want {
 			s.t.Errorf("agency %d, round %d: got %d rows stored, and %d bets were answered, of which %d are good", a.agency, a.round, stored, answered[a], want)
 		}
-		if recovered && !a.bounds[stored] {
+		if recovered && a.bounds != nil && !a.bounds[stored] {
 			s.t.Errorf("agency %d, round %d: got %d rows stored, which is no end of a batch", a.agency, a.round, stored)
 		}
 	}
