@@ -79,14 +79,15 @@ func (e *corruptError) Error() string {
 // A wal is an open redo log. append, takeBack, makeRoom and sync are for one goroutine, the committer; release and prepare may be called by another.
 type wal struct {
 	disk    disk
-	path    string // of the bets file
-	relaxed bool   // a record is written but not synced by append
-	next    uint64 // sequence number of the next record
-	start   int64  // where the last record was written in the current segment
-	dirty   bool   // records were written since the last sync (relaxed)
-	broken  error  // a sync has failed: nothing is synced again, since the system may have dropped what it could not write; sticky
-	zeros   []byte // a page run of zeros, for new segments
-	segment int64  // bytes of a segment: walSegment, but in tests
+	path    string   // of the bets file
+	relaxed bool     // a record is written but not synced by append
+	next    uint64   // sequence number of the next record
+	start   int64    // where the last record was written in the current segment
+	dirty   bool     // records were written since the last sync (relaxed)
+	broken  error    // a sync has failed: nothing is synced again, since the system may have dropped what it could not write; sticky
+	zeros   []byte   // a page run of zeros, for new segments
+	segment int64    // bytes of a segment: walSegment, but in tests
+	half    *segment // could not be begun, though its header may be in its file: the next record goes there and nowhere else; nil: there is none
 
 	making sync.Mutex // held while a segment is made; protects following
 	unmade error      // a sync has failed while one was made; sticky
@@ -177,7 +178,7 @@ func (s *segment) datasync() error {
 
 // makeRoom begins another segment if the current one has no room for a record of n bytes. It fails with errLogFull if there is none.
 func (w *wal) makeRoom(n int) error {
-	if w.current != nil && w.current.end+int64(n) <= w.segment {
+	if w.half == nil && w.current != nil && w.current.end+int64(n) <= w.segment {
 		return nil
 	}
 	if w.current != nil {
@@ -189,18 +190,22 @@ func (w *wal) makeRoom(n int) error {
 	if err != nil {
 		return err
 	}
+	w.half = s
 	if err := w.begin(s); err != nil {
 		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s.free = false
-	w.current = s
+	w.current, w.half = s, nil
 	return nil
 }
 
-// freeSegment returns a segment whose records are all checkpointed, or makes one.
+// freeSegment returns a segment whose records are all checkpointed, or makes one. Two headers that name the same first record would leave the start to guess.
 func (w *wal) freeSegment() (*segment, error) {
+	if w.half != nil {
+		return w.half, nil
+	}
 	if s := w.lowestFree(); s != nil {
 		return s, nil
 	}

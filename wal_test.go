@@ -232,6 +232,48 @@ func TestWALRelaxedGap(t *testing.T) {
 	}
 }
 
+// TestWALHalfBegun has a segment that cannot be begun, though its header is in its file: nothing may go elsewhere after that. Otherwise the end of a relaxed log
+// would be taken for damage.
+func TestWALHalfBegun(t *testing.T) {
+	for _, free := range []bool{false, true} { // a checkpoint gives back a segment with a lower number meanwhile
+		sim := newSimDisk()
+		d := &faultDisk{disk: sim}
+		w, _, _, err := openTestWAL(d, true, 0)
+		for i := range 13 { // the first segment takes 7
+			if err == nil {
+				err = appendTest(w, fmt.Sprint("record ", i+1))
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.setFault(func(c diskCall) *diskFault {
+			if c.kind == "write" && c.name == "bets.csv.wal.02" && w.current.end > walPage && len(sim.read(testPath+".wal.02")) == testSegment {
+				return &diskFault{syscall.ENOSPC, walHead}
+			}
+			return nil
+		})
+		if err := appendTest(w, strings.Repeat("x", walPage)); err == nil || isFatal(err) {
+			t.Fatalf("got %v, want no room", err)
+		}
+		d.setFault(nil)
+		if free {
+			w.release(7)
+		}
+		for i := range 3 {
+			if err := appendTest(w, fmt.Sprint("record ", 14+i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		after := sim.kill()
+		after.dir[testPath+".wal.02"].cache[walPage+30] ^= 1 // record 14 did not get to the disk, 15 and 16 did
+		_, got, report, err := openTestWAL(after, true, 7)
+		if err != nil || len(got) != 6 || report.cut != 2 {
+			t.Errorf("given back %v: got %d records, %d cut, %v, want 6 records, 2 cut", free, len(got), report.cut, err)
+		}
+	}
+}
+
 // TestWALFull fills every segment, and frees them.
 func TestWALFull(t *testing.T) {
 	d, w := fillWAL(t, false)
