@@ -109,6 +109,7 @@ func (c *serverConn) nextAnswers() []answer {
 	for len(c.answers) == 0 {
 		if !c.busy {
 			c.answering = false
+			c.answers, c.spare = nil, nil // they may have grown to maxAnswers, and the connection may be idle for long
 			c.changed.Broadcast()
 			return nil
 		}

@@ -51,9 +51,10 @@ func (s *store) take() (g *group, end bool) {
 
 // holdBack tells whether the open group is to wait for company (company.go), and sees to it that the wait ends. s.mu is held.
 func (s *store) holdBack() bool {
-	held := !s.closing && !s.complete() && !s.company.giveUp(time.Now())
+	now := time.Now()
+	held := !s.closing && !s.complete() && !s.company.giveUp(now)
 	if held {
-		s.patience.Reset(s.company.patience())
+		s.patience.Reset(s.company.deadline().Sub(now))
 	} else if s.held {
 		s.patience.Stop()
 	}

@@ -8,7 +8,7 @@ import "time"
 // for a sync of its own. So a group is held back while sources that have just been answered are about to join it: all of them as long as it is small, since its
 // sync costs what an empty one's would; as many as are in it already, once it is not, since then the disk should be busy with one half while the other comes.
 //
-// It is held back at most as long as two commits take, counted from the last one's end, and only for sources that sent on as fast as that the last time. So nobody
+// It is held back at most as long as two commits take, counted from the last one's end (and up to a millisecond more, where a timer must end it), and only for sources that sent on as fast as that the last time. So nobody
 // waits for a client that pauses, a source that is alone never waits, and nor does anyone where a sync costs nothing. Measured (docs/performance.md): 4.7
 // batches a sync where there were 1.8, five clients with one batch under way each.
 type company struct {
@@ -69,6 +69,9 @@ func (c *company) left(m *companion) {
 // patience is how long a group waits at most.
 func (c *company) patience() time.Duration { return companyCommits * c.cost }
 
+// deadline is until when a group waits at most.
+func (c *company) deadline() time.Time { return c.settled.Add(c.patience()) }
+
 // enough tells whether a group of so many sources and bytes waits for no more.
 func (c *company) enough(sources, bytes int) bool {
 	return c.awaited == 0 || bytes >= companyBytes && c.awaited <= sources
@@ -76,7 +79,7 @@ func (c *company) enough(sources, bytes int) bool {
 
 // giveUp tells whether waiting has taken too long; then those who have not come are no longer waited for.
 func (c *company) giveUp(now time.Time) bool {
-	if now.Before(c.settled.Add(c.patience())) {
+	if now.Before(c.deadline()) {
 		return false
 	}
 	c.round++
