@@ -210,15 +210,15 @@ func (a *answerer) note(ans *answer) {
 		if ans.code != ackStored {
 			result = fail
 		}
-		a.srv.log.Info("apuesta_almacenada", result, "dni", ans.single.document, "numero", ans.single.number)
+		a.srv.log.Info(actApuestaAlmacenada, result, "dni", ans.single.document, "numero", ans.single.number)
 	case ans.code == ackStored:
-		a.lines.add("apuesta_recibida", success, count{"cantidad", ans.bets})
+		a.lines.add(actApuestaRecibida, success, count{"cantidad", ans.bets})
 	default:
 		refused := ans.bets - ans.stored
 		if ans.code == ackUnavailable {
 			refused = 0 // neither stored nor refused: not taken
 		}
-		a.lines.add("apuesta_recibida", fail, count{"cantidad", ans.bets}, count{"almacenadas", ans.stored}, count{"rechazadas", refused})
+		a.lines.add(actApuestaRecibida, fail, count{"cantidad", ans.bets}, count{"almacenadas", ans.stored}, count{"rechazadas", refused})
 	}
 }
 

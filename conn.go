@@ -78,7 +78,7 @@ func (c *serverConn) serve() {
 	err := c.takeMessages()
 	var protocol *protocolError
 	if errors.As(err, &protocol) {
-		c.srv.log.Warn("protocolo", fail, "ip", c.ip, "motivo", protocol.reason, "que_hacer", "the client breaks the protocol: see docs/protocol.md")
+		c.srv.log.Warn(actProtocol, fail, "ip", c.ip, "reason", protocol.reason, "todo", "the client breaks the protocol: see docs/protocol.md")
 		c.owe(answer{code: ackProtocol, status: protocol.reason})
 	}
 	close(c.gone)
@@ -91,7 +91,7 @@ func (c *serverConn) serve() {
 	c.srv.store.leave(&c.ses)
 	c.releaseBuffer()
 	if c.srv.shuttingDown() {
-		c.srv.log.Info("close_connection", success, "ip", c.ip)
+		c.srv.log.Info(actCloseConnection, success, "ip", c.ip)
 	}
 }
 
@@ -357,7 +357,7 @@ func (c *serverConn) overdue() error {
 	case !c.began.IsZero() && time.Now().Before(c.deadline()):
 		return nil // woken by shutdown, but a message has begun: it is waited for
 	case !c.began.IsZero():
-		c.srv.log.Warn("conexion", fail, "ip", c.ip, "motivo", "a message was not whole in conn.idle: closed")
+		c.srv.log.Warn(actConnection, fail, "ip", c.ip, "reason", "a message was not whole in conn.idle: closed")
 		return io.EOF
 	case c.large != nil:
 		c.releaseBuffer()
@@ -365,7 +365,7 @@ func (c *serverConn) overdue() error {
 	case c.owes():
 		return nil // it waits for the draw
 	}
-	c.srv.log.Info("conexion", success, "ip", c.ip, "motivo", "nothing came for 10 times conn.idle: closed")
+	c.srv.log.Info(actConnection, success, "ip", c.ip, "reason", "nothing came for 10 times conn.idle: closed")
 	return io.EOF
 }
 

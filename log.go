@@ -15,7 +15,64 @@ import (
 //
 //	2024-09-03 16:15:58 INFO     action: NAME | result: RESULT | key: value | key: value
 //
-// With slog the message is the action, the first attribute is one of these results, and each further attribute is a key of the line.
+// With slog the message is the action, the first attribute is the result, and each
+// further attribute is a key of the line.
+//
+// Language: what the course fixed stands as it is. Lines about bets, agency files and
+// the draw are in its Spanish, actions and keys (apuesta_rechazada | linea | motivo).
+// All else is English: actions, keys (file, reason, todo, bets, sources) and sentences.
+
+// The actions: every line of the program has one of these.
+const (
+	// Of both sides.
+	actConfig        = "config"
+	actConfigOrigin  = "config_origin"
+	actReceiveSignal = "receive_signal"
+	actShutdown      = "shutdown"
+
+	// Of the server: its connections.
+	actListen            = "listen"
+	actAcceptConnections = "accept_connections"
+	actConnection        = "connection"
+	actProtocol          = "protocol"
+	actCloseConnection   = "close_connection"
+	actCloseListener     = "close_listener"
+
+	// Of the server: its store.
+	actRecover    = "recover"
+	actAdopt      = "adopt"
+	actStore      = "store"
+	actDurability = "durability"
+	actCheckpoint = "checkpoint"
+	actSync       = "sync"
+	actCloseStore = "close_store"
+
+	// Of the server: bets and the draw.
+	actApuestaRecibida   = "apuesta_recibida"
+	actApuestaAlmacenada = "apuesta_almacenada"
+	actSorteo            = "sorteo"
+	actSorteoAnterior    = "sorteo_anterior" // it took place with another number than draw.winner
+	actSorteoSello       = "sorteo_sello"
+
+	// Of the client: its connection and its files.
+	actConnect      = "connect"
+	actResume       = "resume"
+	actResend       = "resend"
+	actVerify       = "verify"
+	actCloseSocket  = "close_socket"
+	actCloseFile    = "close_file"
+	actCloseRejects = "close_rejects"
+
+	// Of the client: bets and the draw.
+	actApuestasEnviadas  = "apuestas_enviadas"
+	actApuestaEnviada    = "apuesta_enviada"
+	actApuestaRechazada  = "apuesta_rechazada"
+	actLoopFinished      = "loop_finished"
+	actConsultaGanadores = "consulta_ganadores"
+	actGanadores         = "ganadores"
+)
+
+// The results.
 var (
 	success    = slog.String("result", "success")
 	fail       = slog.String("result", "fail")

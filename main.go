@@ -89,7 +89,7 @@ func run(args []string) int {
 	}
 	err = runMode(ctx, cfg, log, out)
 	if ctx.Err() != nil && (err == nil || errors.Is(err, errStopped)) {
-		log.Info("shutdown", success)
+		log.Info(actShutdown, success)
 	}
 	return explain(err)
 }
@@ -148,7 +148,7 @@ func catchSignals(log *slog.Logger) (context.Context, func()) {
 			return
 		}
 		number, _ := first.(syscall.Signal)
-		log.Info("receive_signal", success, "signal_number", int(number))
+		log.Info(actReceiveSignal, success, "signal_number", int(number))
 		cancel()
 		if _, ok := <-signals; ok {
 			os.Exit(exitFailed)

@@ -47,7 +47,7 @@ func newServer(cfg *config, st *store, log *slog.Logger) *server {
 func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	// The server makes garbage once a group, not once a bet: collecting it early costs nothing and keeps the process small.
 	debug.SetGCPercent(25)
-	log.Info("config", append([]any{success}, cfg.describe()...)...)
+	log.Info(actConfig, append([]any{success}, cfg.describe()...)...)
 	lock, err := lockStore(cfg.storePath)
 	if err != nil {
 		return storeFolderError(cfg.storePath, err)
@@ -63,7 +63,7 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 		st.close()
 		return fmt.Errorf("listening: %w: choose another server.port or server.host", err)
 	}
-	log.Info("listen", success, "address", listener.Addr(), "port", listener.Addr().(*net.TCPAddr).Port)
+	log.Info(actListen, success, "address", listener.Addr(), "port", listener.Addr().(*net.TCPAddr).Port)
 	srv.listener = listener
 	srv.ended.Add(1)
 	go srv.serve()
@@ -73,7 +73,7 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	}
 	srv.shutdown()
 	err = st.close()
-	log.Info("close_store", closed(err), "archivo", cfg.storePath, "lotes", st.batches, "commits", st.commits)
+	log.Info(actCloseStore, closed(err), "file", cfg.storePath, "lotes", st.batches, "commits", st.commits)
 	if st.fatal != nil {
 		return st.fatal
 	}
@@ -104,19 +104,19 @@ func (srv *server) serve() {
 		if srv.shuttingDown() {
 			return
 		}
-		srv.log.Info("accept_connections", inProgress)
+		srv.log.Info(actAcceptConnections, inProgress)
 		conn, err := srv.listener.Accept()
 		if err != nil {
 			<-srv.slots
 			if srv.shuttingDown() || errors.Is(err, net.ErrClosed) {
 				return
 			}
-			srv.log.Warn("accept_connections", fail, "motivo", err)
+			srv.log.Warn(actAcceptConnections, fail, "reason", err)
 			time.Sleep(100 * time.Millisecond) // out of descriptors or memory: it may pass
 			continue
 		}
 		ip, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
-		srv.log.Info("accept_connections", success, "ip", ip)
+		srv.log.Info(actAcceptConnections, success, "ip", ip)
 		srv.start(newServerConn(srv, conn, ip))
 	}
 }
@@ -126,7 +126,7 @@ func (srv *server) start(c *serverConn) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	if srv.shuttingDown() { // shutdown has passed by
-		srv.log.Info("close_connection", closed(c.conn.Close()), "ip", c.ip)
+		srv.log.Info(actCloseConnection, closed(c.conn.Close()), "ip", c.ip)
 		<-srv.slots
 		return
 	}
@@ -161,7 +161,7 @@ func (srv *server) shutdown() {
 		c.wake()
 	}
 	srv.mu.Unlock()
-	srv.log.Info("close_listener", closed(err))
+	srv.log.Info(actCloseListener, closed(err))
 	// Connections that wait for a message to begin end at once; those in the middle of one have until then.
 	late := time.AfterFunc(drainTime, func() {
 		srv.mu.Lock()
