@@ -34,7 +34,7 @@ run: build
 test:
 	$(GO) vet ./...
 	@test -n "$(RACE)" || echo "WITHOUT THE RACE DETECTOR: no C compiler answers, or cgo is off"
-	$(GO) test -count=1 $(RACE) ./...
+	$(GO) test -count=1 $(RACE) -timeout 30m ./...
 	@for target in $$($(GO) test -list '^Fuzz' . | grep '^Fuzz'); do \
 		$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x . || exit 1; \
 	done
@@ -44,7 +44,7 @@ test:
 ## torture              kills, cuts and lost answers by the thousand (KILLS, CUTS, PROXY, FULL, DRAWS: how many)
 .PHONY: torture
 torture:
-	TORTURE=1 $(GO) test -count=1 -timeout 0 -run 'Torture|TestStore(Flips|Truncations)' -v .
+	TORTURE=1 $(GO) test -count=1 -timeout 0 -p 1 -run 'Torture|TestStore(Flips|Truncations)' -v . ./e2e
 
 ## bench                bets a second against this disk's limit, then Go's benchmarks (ROWS, CLIENTS, ROUNDS)
 .PHONY: bench

@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"bytes"
@@ -38,7 +38,7 @@ func TestComposeGenerator(t *testing.T) {
 // TestComposeDev keeps docker-compose-dev.yaml what the generator writes for five clients, except for its heading
 // and the volume of the store.
 func TestComposeDev(t *testing.T) {
-	text, err := os.ReadFile("docker-compose-dev.yaml")
+	text, err := os.ReadFile("../docker-compose-dev.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestComposeGeneratorUsage(t *testing.T) {
 		for i := range args {
 			args[i] = strings.Replace(args[i], "FILE", filepath.Join(t.TempDir(), "compose.yaml"), 1)
 		}
-		cmd := exec.Command("sh", append([]string{"./generar-compose.sh"}, args...)...)
+		cmd := exec.Command("sh", append([]string{"../generar-compose.sh"}, args...)...)
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		cmd.Run()
@@ -83,7 +83,7 @@ func TestComposeGeneratorUsage(t *testing.T) {
 func generateCompose(t *testing.T, clients string) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "compose.yaml")
-	if output, err := exec.Command("sh", "./generar-compose.sh", path, clients).CombinedOutput(); err != nil {
+	if output, err := exec.Command("sh", "../generar-compose.sh", path, clients).CombinedOutput(); err != nil {
 		t.Fatalf("generar-compose.sh %s: %v\n%s", clients, err, output)
 	}
 	text, err := os.ReadFile(path)
@@ -154,11 +154,11 @@ func newStack(t *testing.T, compose []string) *stack {
 	for id := 1; id <= 5; id++ {
 		s.clients = append(s.clients, fmt.Sprintf("tp0test-client%d", id))
 	}
-	build := exec.Command("go", "build", "-o", filepath.Join(s.dir, "tp0"), ".")
+	build := exec.Command("go", "build", "-o", filepath.Join(s.dir, "tp0"), "..")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
 	s.must(t, build)
 	for _, file := range []string{"Dockerfile", ".dockerignore", "docker-compose-dev.yaml"} {
-		text, err := os.ReadFile(file)
+		text, err := os.ReadFile(filepath.Join("..", file))
 		if err != nil {
 			t.Fatal(err)
 		}

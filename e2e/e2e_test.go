@@ -1,10 +1,9 @@
-package main
+package e2e
 
 import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -19,11 +18,9 @@ import (
 	"time"
 )
 
-// The tests in e2e_*_test.go look at the whole program from outside: real processes, real sockets, real files. The test binary is the program: it runs
-// itself again with programVariable set.
+// Package e2e looks at the whole program from outside: real processes, real sockets, real files. It knows nothing of the program's inside.
 
 const (
-	programVariable = "TP0_TEST_PROGRAM"
 	// patience is how long a test waits for what must happen. It is generous: no test asserts how long something takes.
 	patience = 60 * time.Second
 	// shownTail is how much of each log a failed test shows, in bytes.
@@ -34,14 +31,8 @@ const (
 var processesLeft atomic.Int32
 
 func TestMain(m *testing.M) {
-	if os.Getenv(programVariable) != "" {
-		go func() { // standard input ends when the tests do, however they end: then nobody is left who would stop this process
-			io.Copy(io.Discard, os.Stdin)
-			os.Exit(99)
-		}()
-		os.Exit(run(os.Args[1:]))
-	}
 	status := m.Run()
+	os.RemoveAll(programDir)
 	if left := processesLeft.Load(); left != 0 {
 		fmt.Fprintf(os.Stderr, "got %d processes left behind, want 0\n", left)
 		status = 1
@@ -89,7 +80,6 @@ type process struct {
 	t     *testing.T
 	name  string
 	cmd   *exec.Cmd
-	stdin io.Closer
 	out   lineLog
 	errs  lineLog
 	ended chan struct{}
@@ -100,13 +90,13 @@ type process struct {
 
 // programCommand returns the command that runs the program in dir with nothing in its environment but env.
 func programCommand(dir string, env []string, args ...string) *exec.Cmd {
-	self, err := os.Executable()
+	path, err := program()
 	if err != nil {
 		panic(err)
 	}
-	cmd := exec.Command(self, args...)
+	cmd := exec.Command(path, args...)
 	cmd.Dir = dir
-	cmd.Env = append([]string{programVariable + "=1", "PATH=" + os.Getenv("PATH"), "GORACE=atexit_sleep_ms=0 " + os.Getenv("GORACE")}, env...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "GORACE=atexit_sleep_ms=0 " + os.Getenv("GORACE")}, env...)
 	return cmd
 }
 
@@ -115,11 +105,7 @@ func launchCommand(t *testing.T, name string, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{t: t, name: name, cmd: cmd, ended: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = &p.out, &p.errs
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.stdin = stdin
+	tieToTests(cmd)
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}

@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"encoding/binary"
@@ -41,7 +41,7 @@ func wireHello(agency int, source string) []byte {
 	return append([]byte{6, 1, byte(agency)}, wireString(source)...)
 }
 
-// A transcript is one conversation of testdata/e2e/wire.txt.
+// A transcript is one conversation of testdata/wire.txt.
 type transcript struct {
 	name  string
 	args  []string // of the server
@@ -213,9 +213,9 @@ func (c *conversation) flush() {
 	c.pending = nil
 }
 
-// TestE2EWire holds every conversation of testdata/e2e/wire.txt, however its bytes are cut into writes.
+// TestE2EWire holds every conversation of testdata/wire.txt, however its bytes are cut into writes.
 func TestE2EWire(t *testing.T) {
-	for i, tr := range readTranscripts(t, "testdata/e2e/wire.txt") {
+	for i, tr := range readTranscripts(t, "testdata/wire.txt") {
 		random := rand.New(rand.NewPCG(3, uint64(i)))
 		for _, way := range []struct {
 			name   string
@@ -240,7 +240,7 @@ func (tr *transcript) run(t *testing.T, pieces func(left int) int) {
 	at := transcriptLine{}
 	defer func() {
 		if t.Failed() {
-			t.Logf("testdata/e2e/wire.txt:%d: %s %s", at.number, at.verb, at.arg)
+			t.Logf("testdata/wire.txt:%d: %s %s", at.number, at.verb, at.arg)
 		}
 	}()
 	for _, at = range tr.lines {

@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"fmt"
@@ -61,6 +61,31 @@ func TestE2EOrigins(t *testing.T) {
 	}
 }
 
+// settingsTable has the key of each setting and the variables of the environment that it is read from.
+const settingsTable = `
+id CLI_ID
+server.address CLI_SERVER_ADDRESS
+server.host SERVER_HOST
+server.port SERVER_PORT
+loop.amount CLI_LOOP_AMOUNT
+loop.period CLI_LOOP_PERIOD
+batch.maxAmount CLI_BATCH_MAX_AMOUNT
+batch.window CLI_BATCH_WINDOW
+data.file CLI_DATA_FILE
+data.rejects CLI_DATA_REJECTS
+data.source CLI_DATA_SOURCE
+resume CLI_RESUME
+retry.timeout CLI_RETRY_TIMEOUT
+log.level CLI_LOG_LEVEL LOGGING_LEVEL
+bets.maxNumber BETS_MAX_NUMBER
+store.path STORE_PATH
+store.sync STORE_SYNC
+conn.max CONN_MAX
+conn.idle CONN_IDLE
+draw.agencies DRAW_AGENCIES
+draw.winner DRAW_WINNER
+`
+
 // TestE2EHelp has what prints something and exits with 0.
 func TestE2EHelp(t *testing.T) {
 	dir := t.TempDir()
@@ -68,12 +93,14 @@ func TestE2EHelp(t *testing.T) {
 	if status != exitDone || errs != "" {
 		t.Errorf("-h: got status %d and %q, want 0 and nothing", status, errs)
 	}
-	for _, s := range settings {
-		if !strings.Contains(out, s.key) || len(s.env) > 0 && !strings.Contains(out, s.env[0]) {
-			t.Errorf("-h: got nothing of %s", s.key)
+	for _, setting := range strings.Split(strings.TrimSpace(settingsTable), "\n") {
+		for _, name := range strings.Fields(setting) {
+			if !strings.Contains(out, " "+name+" ") && !strings.Contains(out, " "+name+",") {
+				t.Errorf("-h: got nothing of %s in the line of %q", name, setting)
+			}
 		}
 	}
-	if out, _, status := runProgram(t, dir, nil, "-version"); status != exitDone || out != "tp0 "+version+"\n" {
+	if out, _, status := runProgram(t, dir, nil, "-version"); status != exitDone || out != "tp0 "+builtVersion+"\n" {
 		t.Errorf("-version: got status %d and %q", status, out)
 	}
 	first, _, status := runProgram(t, dir, nil, "-mode=sample", "-id=4", "-bets=500")
