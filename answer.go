@@ -178,7 +178,7 @@ func (a *answerer) sendFailed(ans *answer, err error) {
 
 // sendWinners answers NOTIFY 1.
 func (a *answerer) sendWinners(ans *answer) {
-	list, drawn := a.srv.store.winners(ans.agency)
+	count, each, drawn := a.srv.store.winners(ans.agency)
 	if !drawn && ans.hold {
 		a.flush()
 		select {
@@ -187,7 +187,7 @@ func (a *answerer) sendWinners(ans *answer) {
 		case <-a.crowded:
 		case <-a.srv.draining:
 		}
-		list, drawn = a.srv.store.winners(ans.agency)
+		count, each, drawn = a.srv.store.winners(ans.agency)
 	}
 	if !drawn && ans.hold && a.srv.shuttingDown() {
 		a.out = appendAck(a.out, ackUnavailable, unavailableStatus)
@@ -198,7 +198,12 @@ func (a *answerer) sendWinners(ans *answer) {
 		return
 	}
 	a.out = appendAck(a.out, ackWinners, "")
-	a.out = appendWinners(a.out, list.count, list.packed)
+	var packed []byte
+	each(func(document []byte) bool {
+		packed = appendString(packed, document)
+		return true
+	})
+	a.out = appendWinners(a.out, count, packed)
 }
 
 // note puts the line of a message into the burst.

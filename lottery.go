@@ -63,3 +63,15 @@ func (l *lottery) winnersOf(agency uint8) winnerList {
 	}
 	return winnerList{}
 }
+
+// each calls yield with each document until it returns false.
+func (l winnerList) each(yield func(document []byte) bool) error {
+	for rest := l.packed; len(rest) > 0; {
+		end := 2 + int(rest[0])<<8 + int(rest[1])
+		if !yield(rest[2:end]) {
+			break
+		}
+		rest = rest[end:]
+	}
+	return nil
+}

@@ -44,6 +44,24 @@ func documents(data []byte) (stored map[string]int, winners map[string][]byte) {
 	return stored, winners
 }
 
+// packedWinners returns the winners of agency as the strings of a WINNERS.
+func packedWinners(s *store, agency uint8) (packed []byte, known bool) {
+	count, each, known := s.winners(agency)
+	if !known {
+		return nil, false
+	}
+	got := 0
+	err := each(func(document []byte) bool {
+		packed = appendString(packed, document)
+		got++
+		return true
+	})
+	if err != nil || got != count {
+		return fmt.Appendf(nil, "%d winners where %d were announced, %v", got, count, err), true
+	}
+	return packed, true
+}
+
 // start starts the store, with a crash to come at one of its next calls or never, and checks what it has.
 func (r *drawRun) start() error {
 	left := r.rng.IntN(120)
@@ -102,8 +120,8 @@ func (r *drawRun) check() error {
 	}
 	for agency := range r.options.agencies + 1 {
 		want := winners[strconv.Itoa(agency)]
-		if list, drawn := r.s.winners(uint8(agency)); !drawn || !bytes.Equal(list.packed, want) {
-			return fmt.Errorf("winners of agency %d: got %q, want %q", agency, list.packed, want)
+		if got, drawn := packedWinners(r.s, uint8(agency)); !drawn || !bytes.Equal(got, want) {
+			return fmt.Errorf("winners of agency %d: got %q, want %q", agency, got, want)
 		}
 	}
 	return nil
@@ -182,7 +200,7 @@ func (r *drawRun) live() error {
 		if r.s.available() != nil {
 			return nil
 		}
-		if _, drawn := r.s.winners(1); !drawn && r.known.count() == r.options.agencies {
+		if _, _, drawn := r.s.winners(1); !drawn && r.known.count() == r.options.agencies {
 			return fmt.Errorf("all %d have finished, and there was no draw", r.options.agencies)
 		}
 	}
@@ -267,8 +285,8 @@ func drawStore(t *testing.T, d disk, agencies, winner, want int) *store {
 	if g != nil {
 		<-g.done
 	}
-	if list, drawn := s.winners(1); drawn != (want >= 0) || drawn && list.count != want {
-		t.Errorf("draw of %d agencies with %d: got %d winners, drawn %v; want %d", agencies, winner, list.count, drawn, want)
+	if count, _, drawn := s.winners(1); drawn != (want >= 0) || drawn && count != want {
+		t.Errorf("draw of %d agencies with %d: got %d winners, drawn %v; want %d", agencies, winner, count, drawn, want)
 	}
 	return s
 }
@@ -291,8 +309,8 @@ func TestDrawSettings(t *testing.T) {
 	drawStore(t, d, 0, 8, -1).close()
 	drawStore(t, d, 4, 9, -1).close()
 	s = drawStore(t, d, 2, 8, 2) // now all have finished: the draw is at the start
-	if list, _ := s.winners(1); string(list.packed) != "\x00\x03222\x00\x03333" {
-		t.Errorf("winners in stored order: got %q", list.packed)
+	if got, _ := packedWinners(s, 1); string(got) != "\x00\x03222\x00\x03333" {
+		t.Errorf("winners in stored order: got %q", got)
 	}
 	if _, err := s.submit(&session{}, anonymousBet(1)); err != errAfterDraw {
 		t.Errorf("a bet after the draw: got %v, want errAfterDraw", err)

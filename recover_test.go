@@ -308,8 +308,8 @@ func TestFrozenV1(t *testing.T) {
 		}
 	}
 	for agency, docs := range map[uint8]string{1: "\x00\x018", 2: "\x00\x018"} {
-		if list, drawn := s.winners(agency); !drawn || string(list.packed) != docs {
-			t.Errorf("winners of agency %d: got %q, %v, want %q", agency, list.packed, drawn, docs)
+		if got, drawn := packedWinners(s, agency); !drawn || string(got) != docs {
+			t.Errorf("winners of agency %d: got %q, %v, want %q", agency, got, drawn, docs)
 		}
 	}
 }

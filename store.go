@@ -338,14 +338,17 @@ func (s *store) drawIfDue(g *group) {
 	}
 }
 
-// winners returns the winners of agency; drawn is false, and there are none, before the draw is durable.
-func (s *store) winners(agency uint8) (list winnerList, drawn bool) {
+// winners returns how many winning bets agency has, and each, which calls yield with their
+// documents in stored order until yield returns false. each fails if they cannot be read; it holds
+// no lock while yield runs. known is false, and there are none, before the draw is durable.
+func (s *store) winners(agency uint8) (count int, each func(yield func(document []byte) bool) error, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.state.lottery.drawn {
-		return winnerList{}, false
+		return 0, nil, false
 	}
-	return s.state.lottery.winnersOf(agency), true
+	list := s.state.lottery.winnersOf(agency)
+	return list.count, list.each, true
 }
 
 // available returns nil if bets are taken now.
