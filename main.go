@@ -9,10 +9,12 @@
 //	tp0 -version
 //	tp0 -h                              all settings
 //
-// The files, in reading order; each names only things of files below it (layout_test.go holds it to that):
+// The files, in reading order. Each uses only what files below it declare (layout_test.go holds it to that):
 //
 //	main.go      modes, signals, exit codes
-//	server.go    the life of the server: accept, drain (conn.go: one connection, a handler for each message; answer.go: the answers it owes)
+//	server.go    the life of the server: accept, drain
+//	conn.go      one connection, a handler for each message
+//	answer.go    the answers that a connection owes
 //	ask.go       verification, winners, modes bet and health
 //	sender.go    batches out, answers in
 //	resume.go    where a session goes on
@@ -32,7 +34,8 @@
 //	proto.go     the messages on the wire
 //	reader.go    the CSV of an agency file
 //	bet.go       a bet, and what is wrong with it
-//	config.go    settings: flags, environment, file (settings.go: the table)
+//	config.go    where settings come from: flags, environment, file
+//	settings.go  the settings and their table
 //	yaml.go      the subset of YAML
 //	log.go       the lines of the log
 //	progress.go  the bar on a terminal
