@@ -22,9 +22,9 @@
 //	rejects.go   the file of refused records
 //	batch.go     records into batches: the one place for the 8,192 bytes
 //	recover.go   the start of a store, after whatever crash
-//	commit.go    from the group to the disk
-//	store.go     groups, sources, fencing
-//	company.go   how long a group waits for more
+//	store.go     intake, fencing, the committer, what becomes of a group
+//	group.go     a group of messages, and the sources and sessions in it
+//	ledger.go    the log and the bets file in step, checkpoints
 //	state.go     what the store knows beside the bets, and its form on disk
 //	walscan.go   the start of the redo log: replay, and what is damage
 //	wal.go       the redo log

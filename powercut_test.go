@@ -107,7 +107,7 @@ func (c *cutter) live(state cutState) {
 	}
 	d.mu.Unlock()
 	mu.Lock()
-	err = o.verify(s, d.read(s.path))
+	err = o.verify(s, d.read(s.ledger.path))
 	o.started(options.sync)
 	mu.Unlock()
 	if err != nil {

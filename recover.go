@@ -36,12 +36,13 @@ type recovery struct {
 
 // openStore recovers the store and starts to take bets. Each error is one line that names the file, what is wrong, and what can be done.
 func openStore(d disk, options storeOptions, log *slog.Logger) (*store, error) {
-	s := &store{disk: d, path: options.path, log: log, interval: options.sync, dead: make(chan struct{}), stopped: make(chan struct{}),
-		drawn: make(chan struct{}), wake: make(chan struct{}), full: make(chan struct{}, 1), scarce: make(chan struct{}, 1), live: map[sourceKey]*source{}}
+	s := &store{log: log, dead: make(chan struct{}), stopped: make(chan struct{}), drawn: make(chan struct{}),
+		wake: make(chan struct{}), live: map[sourceKey]*source{}}
+	s.ledger = &ledger{disk: d, path: options.path, log: log, interval: options.sync, snapshot: s.snapshot, died: s.failed}
 	s.changed.L = &s.mu
 	r := &recovery{store: s, options: options}
 	if err := r.run(); err != nil {
-		r.closeFiles()
+		s.ledger.closeFiles()
 		return nil, err
 	}
 	s.open = newGroup(nil)
@@ -55,14 +56,7 @@ func openStore(d disk, options storeOptions, log *slog.Logger) (*store, error) {
 
 // start starts the committer and its helpers.
 func (s *store) start() {
-	s.patience = time.AfterFunc(time.Hour, s.lookAgain)
-	s.patience.Stop()
-	s.helpers.Add(1)
-	go s.checkpointLoop()
-	if s.interval > 0 {
-		s.helpers.Add(1)
-		go s.syncLoop()
-	}
+	s.ledger.start()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state.lottery.due(&s.pending) { // draw.agencies is lower than it was
@@ -71,21 +65,11 @@ func (s *store) start() {
 	go s.commitLoop()
 }
 
-// closeFiles closes what run has opened.
-func (r *recovery) closeFiles() {
-	if r.wal != nil {
-		r.wal.close()
-	}
-	if r.bets != nil {
-		r.bets.Close()
-	}
-}
-
 // run goes through the steps of a start.
 func (r *recovery) run() error {
 	// What a process that was killed had renamed or created must not come undone when something has been built on it.
-	if err := r.disk.syncDir(r.path); err != nil {
-		return fmt.Errorf("store: sync of the folder of %s: %w", r.path, err)
+	if err := r.ledger.disk.syncDir(r.ledger.path); err != nil {
+		return fmt.Errorf("store: sync of the folder of %s: %w", r.ledger.path, err)
 	}
 	known, err := r.readSnapshot()
 	if err != nil {
@@ -106,11 +90,11 @@ func (r *recovery) run() error {
 		return err
 	}
 	// Segments are given back only when a snapshot that covers them is durable: the old one here, the new one in settleSnapshot.
-	r.wal.release(r.checkpointed)
+	r.ledger.wal.release(r.ledger.checkpointed)
 	if err = r.settleSnapshot(known); err != nil {
 		return err
 	}
-	if err = r.wal.voidEmpty(); err != nil {
+	if err = r.ledger.wal.voidEmpty(); err != nil {
 		return err
 	}
 	return r.begin()
@@ -118,8 +102,8 @@ func (r *recovery) run() error {
 
 // readSnapshot reads PATH.state; known is false if there is none.
 func (r *recovery) readSnapshot() (known bool, err error) {
-	name := r.path + ".state"
-	data, err := readWhole(r.disk, name)
+	name := r.ledger.path + ".state"
+	data, err := readWhole(r.ledger.disk, name)
 	if errors.Is(err, os.ErrNotExist) {
 		r.state = state{sources: map[sourceKey]Resume{}}
 		r.state.lottery.number = noNumber
@@ -132,7 +116,7 @@ func (r *recovery) readSnapshot() (known bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("store: %s: %w", name, err)
 	}
-	r.state, r.checkpointed = *s, s.sequence
+	r.state, r.ledger.checkpointed = *s, s.sequence
 	return true, nil
 }
 
@@ -156,19 +140,19 @@ func readWhole(d disk, name string) ([]byte, error) {
 
 // openBets opens the bets file, and makes it where the store is new.
 func (r *recovery) openBets(known bool) error {
-	f, err := r.disk.open(r.path, os.O_RDWR)
+	f, err := r.ledger.disk.open(r.ledger.path, os.O_RDWR)
 	if errors.Is(err, os.ErrNotExist) {
 		if known && r.state.length > 0 {
-			return fmt.Errorf("store: %s is gone, and %s.state knows of %d bets in it: put it back; or, to begin anew, move %s.state and %s.wal.* away too", r.path, r.path, r.state.bets, r.path, r.path)
+			return fmt.Errorf("store: %s is gone, and %s.state knows of %d bets in it: put it back; or, to begin anew, move %s.state and %s.wal.* away too", r.ledger.path, r.ledger.path, r.state.bets, r.ledger.path, r.ledger.path)
 		}
-		if f, err = r.disk.open(r.path, os.O_RDWR|os.O_CREATE); err == nil {
-			err = r.disk.syncDir(r.path)
+		if f, err = r.ledger.disk.open(r.ledger.path, os.O_RDWR|os.O_CREATE); err == nil {
+			err = r.ledger.disk.syncDir(r.ledger.path)
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	r.bets = f
+	r.ledger.bets = f
 	if r.size, err = f.size(); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
@@ -177,7 +161,7 @@ func (r *recovery) openBets(known bool) error {
 	}
 	if r.size < r.state.length {
 		return fmt.Errorf("store: %s has %d bytes, and %s.state says that %d were in it: bets that were acknowledged are gone: restore it from a copy; "+
-			"or, to go on with what it has, move %s.state and %s.wal.* away", r.path, r.size, r.path, r.state.length, r.path, r.path)
+			"or, to go on with what it has, move %s.state and %s.wal.* away", r.ledger.path, r.size, r.ledger.path, r.state.length, r.ledger.path, r.ledger.path)
 	}
 	return nil
 }
@@ -186,7 +170,7 @@ func (r *recovery) openBets(known bool) error {
 func (r *recovery) adopt() error {
 	r.adopted = true
 	last := make([]byte, 1)
-	if _, err := r.bets.ReadAt(last, r.size-1); err != nil {
+	if _, err := r.ledger.bets.ReadAt(last, r.size-1); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
 	if last[0] != '\n' {
@@ -194,7 +178,7 @@ func (r *recovery) adopt() error {
 		if last[0] == '\r' { // half of what an earlier start wrote here
 			end = "\n"
 		}
-		if _, err := r.bets.WriteAt([]byte(end), r.size); err != nil {
+		if _, err := r.ledger.bets.WriteAt([]byte(end), r.size); err != nil {
 			return fmt.Errorf("store: %w", err)
 		}
 		r.size += int64(len(end))
@@ -205,7 +189,7 @@ func (r *recovery) adopt() error {
 
 // replayLog opens the redo log and writes the rows of its records to where they belong, whether they are there already or not.
 func (r *recovery) replayLog(known bool) (err error) {
-	r.wal, r.report, err = openWAL(r.disk, r.path, r.options.sync != syncAlways, cmp.Or(r.options.segment, walSegment), r.state.sequence, func(payload []byte) error {
+	r.ledger.wal, r.report, err = openWAL(r.ledger.disk, r.ledger.path, r.options.sync != syncAlways, cmp.Or(r.options.segment, walSegment), r.state.sequence, func(payload []byte) error {
 		rec, err := parseRedo(payload)
 		if err != nil {
 			return err
@@ -214,10 +198,10 @@ func (r *recovery) replayLog(known bool) (err error) {
 			return errNoSnapshot
 		}
 		if rec.length != r.state.length {
-			return fmt.Errorf("its rows start at byte %d of %s, and those before end at %d", rec.length, r.path, r.state.length)
+			return fmt.Errorf("its rows start at byte %d of %s, and those before end at %d", rec.length, r.ledger.path, r.state.length)
 		}
 		// Written again even if they are there: what the page cache shows need not be what the disk has.
-		if _, err := r.bets.WriteAt(rec.rows, rec.length); err != nil {
+		if _, err := r.ledger.bets.WriteAt(rec.rows, rec.length); err != nil {
 			return err
 		}
 		r.state.apply(r.state.sequence+1, &rec)
@@ -229,10 +213,10 @@ func (r *recovery) replayLog(known bool) (err error) {
 		err = errNoSnapshot
 	}
 	if errors.Is(err, errNoSnapshot) {
-		return fmt.Errorf("store: %s.state is gone, and the log that goes with it (%s.wal.*) is not: put it back; or, to take %s as it stands, move %s.wal.* away", r.path, r.path, r.path, r.path)
+		return fmt.Errorf("store: %s.state is gone, and the log that goes with it (%s.wal.*) is not: put it back; or, to take %s as it stands, move %s.wal.* away", r.ledger.path, r.ledger.path, r.ledger.path, r.ledger.path)
 	}
-	if err == nil && r.wal.next > r.state.sequence+1 { // numbers of dropped records
-		r.state.sequence = r.wal.next - 1
+	if err == nil && r.ledger.wal.next > r.state.sequence+1 { // numbers of dropped records
+		r.state.sequence = r.ledger.wal.next - 1
 		r.stale = true
 	}
 	return err
@@ -244,19 +228,19 @@ func (r *recovery) settleBets() error {
 	if r.size > r.state.length {
 		if !r.report.relaxed {
 			what := fmt.Sprintf("%s goes on for %d bytes behind the last intact record, and only acknowledged bets are written there: restore the files from a copy; "+
-				"or, to take %s as it stands, move %s.state and %s.wal.* away", r.path, r.size-r.state.length, r.path, r.path, r.path)
+				"or, to take %s as it stands, move %s.state and %s.wal.* away", r.ledger.path, r.size-r.state.length, r.ledger.path, r.ledger.path, r.ledger.path)
 			if r.report.file == "" {
-				r.report.file = r.wal.slotName(0)
+				r.report.file = r.ledger.wal.slotName(0)
 			}
 			return &corruptError{r.report.file, r.report.offset, what}
 		}
-		if err := r.bets.truncate(r.state.length); err != nil {
-			return fmt.Errorf("store: cutting %s: %w", r.path, err)
+		if err := r.ledger.bets.truncate(r.state.length); err != nil {
+			return fmt.Errorf("store: cutting %s: %w", r.ledger.path, err)
 		}
 		r.stale = true
 	}
-	if err := r.bets.sync(); err != nil { // also where nothing was repaired: an earlier start may have been killed before its sync
-		return fmt.Errorf("store: sync of %s: %w", r.path, err)
+	if err := r.ledger.bets.sync(); err != nil { // also where nothing was repaired: an earlier start may have been killed before its sync
+		return fmt.Errorf("store: sync of %s: %w", r.ledger.path, err)
 	}
 	return nil
 }
@@ -296,7 +280,7 @@ func (r *recovery) settleDraw() error {
 
 // eachRow reads the bets file as far as the state knows it.
 func (r *recovery) eachRow(row func(fields [][]byte)) error {
-	rows := newReader(io.NewSectionReader(r.bets, 0, r.state.length))
+	rows := newReader(io.NewSectionReader(r.ledger.bets, 0, r.state.length))
 	for {
 		rec, err := rows.next()
 		var split *recordError
@@ -308,7 +292,7 @@ func (r *recovery) eachRow(row func(fields [][]byte)) error {
 		case err == io.EOF:
 			return nil
 		default:
-			return fmt.Errorf("store: reading %s: %w", r.path, err)
+			return fmt.Errorf("store: reading %s: %w", r.ledger.path, err)
 		}
 	}
 }
@@ -318,17 +302,15 @@ func (r *recovery) settleSnapshot(known bool) error {
 	if known && !r.stale {
 		return nil
 	}
-	r.store.mu.Lock()
 	snapshot := appendState(nil, &r.state)
-	r.store.mu.Unlock()
-	switch err := writeSnapshot(r.disk, r.path, snapshot); {
+	switch err := r.ledger.writeSnapshot(snapshot); {
 	case err == nil:
-		r.checkpointed = r.state.sequence
-		r.wal.release(r.checkpointed)
+		r.ledger.checkpointed = r.state.sequence
+		r.ledger.wal.release(r.ledger.checkpointed)
 	case !known || isFatal(err) || r.report.cut > 0:
 		return err
 	default:
-		r.log.Warn("checkpoint", fail, "archivo", r.path, "motivo", err, "que_hacer", "make room: nothing is lost, but bets are refused with ACK 5 once the log is full")
+		r.log.Warn("checkpoint", fail, "archivo", r.ledger.path, "motivo", err, "que_hacer", "make room: nothing is lost, but bets are refused with ACK 5 once the log is full")
 	}
 	r.logRepairs()
 	return nil
@@ -337,30 +319,31 @@ func (r *recovery) settleSnapshot(known bool) error {
 // logRepairs says what a crash had left.
 func (r *recovery) logRepairs() {
 	if r.report.replayed > 0 {
-		r.log.Info("recuperar", success, "archivo", r.path, "registros_repetidos", r.report.replayed, "bytes", r.report.bytes)
+		r.log.Info("recuperar", success, "archivo", r.ledger.path, "registros_repetidos", r.report.replayed, "bytes", r.report.bytes)
 	}
 	if cut := r.size - r.state.length; cut > 0 {
-		r.log.Warn("recuperar", success, "archivo", r.path, "bytes_cortados", cut, "motivo", "their record was not synced before the crash (store.sync is not always)")
+		r.log.Warn("recuperar", success, "archivo", r.ledger.path, "bytes_cortados", cut, "motivo", "their record was not synced before the crash (store.sync is not always)")
 	}
 	if r.report.cut > 0 {
 		r.log.Warn("recuperar", success, "archivo", r.report.file, "desde_byte", r.report.offset, "registros_cortados", r.report.cut, "motivo", "a record before them was not synced before the crash (store.sync is not always)")
 	}
 	if r.adopted {
-		r.log.Info("adoptar", success, "archivo", r.path, "apuestas", r.state.bets, "motivo", "there were no files of the store beside it")
+		r.log.Info("adoptar", success, "archivo", r.ledger.path, "apuestas", r.state.bets, "motivo", "there were no files of the store beside it")
 	}
 }
 
 // begin begins a segment of the log, and says what the store has and what an answer is worth.
 func (r *recovery) begin() error {
-	r.log.Info("store", success, "archivo", r.path, "apuestas", r.state.bets, "bytes", r.state.length, "fuentes", len(r.state.sources))
-	err := r.wal.makeRoom(walPage)
+	r.log.Info("store", success, "archivo", r.ledger.path, "apuestas", r.state.bets, "bytes", r.state.length, "fuentes", len(r.state.sources))
+	r.ledger.length = r.state.length
+	err := r.ledger.wal.makeRoom(walPage)
 	if isFatal(err) {
 		return err
 	}
 	cost := "unknown"
 	if err == nil {
 		var took time.Duration
-		if took, err = r.wal.syncCost(); err == nil {
+		if took, err = r.ledger.wal.syncCost(); err == nil {
 			cost = took.Round(time.Microsecond).String()
 		}
 	}

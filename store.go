@@ -1,32 +1,23 @@
 package main
 
 import (
-	"encoding/binary"
 	"errors"
 	"log/slog"
 	"sync"
 	"time"
 )
 
-// The store keeps the bets file, and how far each source got. Its one writer is the committer: while it writes and syncs a group, the next one fills; so one sync
-// serves all that waits, and whoever is about to join it (company.go).
+// The store knows how far each source got, and puts what comes into groups. Its one writer is the
+// committer: while it writes and syncs a group, the next one fills; so one sync serves all that
+// waits.
 //
-//	submit → group → commit: record to the redo log, sync, rows to the bets file → settle: state, answers
-//
-// The order matters: a row is written to the bets file only after the sync that made its record durable. So no reader ever sees a row that a power cut could
-// take back, and a bets file that goes on behind the log's last intact record proves that the log is damaged.
+//	submit → group → ledger.commit: record to the redo log, sync, rows to the bets file → settle: state, answers
 
 const (
-	// groupMax is the size from which a group takes no more, in bytes. Two of them exist at a time.
-	groupMax = 512 << 10
 	// maxSources is how many sources a store remembers.
 	maxSources = 65536
 	// probeEvery is how often a store that had no room looks whether there is some now.
 	probeEvery = 500 * time.Millisecond
-	// checkpointAfter is how many full segments of the log start a checkpoint.
-	checkpointAfter = 4
-	// betsCached is how much of the bets file's end the system is not told to forget after a checkpoint: what somebody who follows the file may still read.
-	betsCached = 64 << 20
 )
 
 // What a message may meet besides a reason to refuse its bets.
@@ -40,30 +31,15 @@ var (
 
 // A store is open from openStore to close. Its methods may be called by many goroutines.
 type store struct {
-	disk     disk
-	path     string
-	log      *slog.Logger
-	interval time.Duration // store.sync: always, never, or how often
-	bets     file          // the bets file; written by the committer alone
-	wal      *wal          // written by the committer alone
-	dead     chan struct{} // closed when fatal is set
-	stopped  chan struct{} // closed when the committer has ended
-	drawn    chan struct{} // closed when the draw is durable
-	wake     chan struct{} // ends a pause of the committer
-	full     chan struct{} // asks the checkpointer for a checkpoint
-	scarce   chan struct{} // asks it for a free segment
-	helpers  sync.WaitGroup
-
-	writing sync.Mutex // held for a commit, and for a sync of syncLoop
-
-	checkpointing sync.Mutex // held for one checkpoint; protects following
-	checkpointed  uint64     // sequence number of the last durable snapshot
-	unsynced      error      // a sync for a checkpoint has failed: there is no other try; sticky
-
-	patience *time.Timer // ends the committer's wait for company; runs while held
+	log     *slog.Logger
+	ledger  *ledger       // written by the committer alone
+	dead    chan struct{} // closed when fatal is set
+	stopped chan struct{} // closed when the committer has ended
+	drawn   chan struct{} // closed when the draw is durable
+	wake    chan struct{} // ends a pause of the committer
 
 	mu         sync.Mutex // protects following
-	changed    sync.Cond  // the open group got its first message, need not wait any more or was taken, or the store is closing, unavailable or dead
+	changed    sync.Cond  // the open group got its first message or was taken, or the store is closing, unavailable or dead
 	state      state      // as of the last settled group
 	open       *group     // what comes now goes here
 	committing *group     // what the committer has in hand; nil: nothing
@@ -73,94 +49,11 @@ type store struct {
 	pending    agencySet // finished, settled or in a group
 	drawing    bool      // drawn, or a group with the draw is under way
 	trouble    error     // why bets are not taken now, for example a full disk; nil: they are
-	need       int64     // bytes of the group that met the trouble; read by the committer, which alone sets it
+	need       int       // bytes of the group that met the trouble; read by the committer, which alone sets it
 	fatal      error     // why nothing is answered any more
 	closing    bool
-	company    company
-	held       bool   // the committer holds the open group back until it is complete
 	commits    uint64 // groups since the start
 	batches    uint64 // messages in them
-}
-
-// A group is what one record of the log and one sync make durable: messages of any number of connections, in the order of their submission.
-type group struct {
-	buf      []byte // the record: head, fixed part, rows; seal appends the rest
-	count    uint32 // rows
-	messages int
-	marks    []sourceMark
-	sources  []*source // of marks
-	winners  []byte    // as in the record
-	nwinners uint32
-	finished []byte
-	draw     bool
-	done     chan struct{} // closed when err is final
-	err      error         // nil: durable; a fatalError: nothing may be said of it; else: nothing of it is stored
-}
-
-// rowsAt is where the rows start in a group's buffer.
-const rowsAt = walRecordHead + recordRowsAt
-
-// A source is a file that a connection is sending now: it lives from the HELLO to the settling of the last group that it has a part in.
-type source struct {
-	key       sourceKey
-	submitted Resume   // how far it got, with all groups under way
-	owner     *session // nil: its connection is gone
-	group     *group   // the last one under way that it has a part in
-	mark      int      // its index in group's marks
-	fresh     bool     // the state does not know it yet
-	companion companion
-}
-
-// A session is a connection's part in the store. Only its connection uses it, but for what the store's lock guards.
-type session struct {
-	src    *source // nil: no HELLO
-	at     Resume  // how far the source got with all that this session submitted
-	fence  func()  // closes the connection; called with the store locked
-	fenced bool    // another session has taken the source over, or a group failed; guarded by the store's lock
-}
-
-// A decision is what a connection found about one BATCH or BET: which bets are good, and the source's state after it.
-type decision struct {
-	rows    []byte // of the good bets
-	count   int    // of rows
-	winners []byte // appendPacked for each good bet that wins if there is a draw
-	won     int    // of winners
-	total   int    // bets, good or not
-	at      Resume // of the source; with HELLO only
-}
-
-// newGroup returns a group that fills buf.
-func newGroup(buf []byte) *group {
-	if cap(buf) < rowsAt {
-		buf = make([]byte, rowsAt, 64<<10)
-	}
-	return &group{buf: buf[:rowsAt], done: make(chan struct{})}
-}
-
-// takesMore tells whether the group is not full.
-func (g *group) takesMore() bool {
-	return len(g.buf)+len(g.winners)+len(g.marks)*(maxSource+14) < groupMax
-}
-
-// seal completes the record of a group whose rows start at length in the bets file.
-func (g *group) seal(length int64) (rec, rows []byte) {
-	le := binary.LittleEndian
-	end := len(g.buf)
-	le.PutUint64(g.buf[walRecordHead:], uint64(length))
-	le.PutUint32(g.buf[walRecordHead+8:], g.count)
-	le.PutUint32(g.buf[walRecordHead+12:], uint32(end-rowsAt))
-	g.buf = le.AppendUint16(g.buf, uint16(len(g.marks)))
-	for _, m := range g.marks {
-		g.buf = appendMark(g.buf, m)
-	}
-	g.buf = append(le.AppendUint32(g.buf, g.nwinners), g.winners...)
-	g.buf = append(append(g.buf, byte(len(g.finished))), g.finished...)
-	draw := byte(0)
-	if g.draw {
-		draw = 1
-	}
-	g.buf = append(g.buf, draw)
-	return g.buf, g.buf[rowsAt:end]
 }
 
 // submit puts a decision into the open group. The answer may leave when the group is done.
@@ -184,16 +77,12 @@ func (s *store) submit(ses *session, d *decision) (*group, error) {
 		return s.underWay(), nil // nothing to remember
 	}
 	g := s.join()
-	defer s.letGo()
 	g.buf = append(g.buf, d.rows...)
 	g.count += uint32(d.count)
 	g.winners = append(g.winners, d.winners...)
 	g.nwinners += uint32(d.won)
 	if src := ses.src; src != nil {
 		src.submitted, ses.at = d.at, d.at
-		if m := &src.companion; !m.answered.IsZero() {
-			s.company.returned(m, time.Now())
-		}
 		src.enter(g)
 	}
 	return g, nil
@@ -217,28 +106,6 @@ func (s *store) join() *group {
 	}
 	s.open.messages++
 	return s.open
-}
-
-// complete tells whether the open group has no reason to wait for more. s.mu is held.
-func (s *store) complete() bool {
-	return !s.open.takesMore() || s.company.enough(len(s.open.sources), len(s.open.buf))
-}
-
-// letGo wakes the committer if it holds back a group that is complete now. s.mu is held.
-func (s *store) letGo() {
-	if s.held && s.complete() {
-		s.changed.Broadcast()
-	}
-}
-
-// enter makes src part of g. The store is locked.
-func (src *source) enter(g *group) {
-	if src.group != g {
-		src.group, src.mark = g, len(g.marks)
-		g.sources = append(g.sources, src)
-		g.marks = append(g.marks, sourceMark{key: src.key})
-	}
-	g.marks[src.mark].at = src.submitted
 }
 
 // hello makes ses the owner of a source, taking it from another session if one has it. RESUME may leave when the group is done; nil: at once.
@@ -279,8 +146,6 @@ func (s *store) leave(ses *session) {
 	defer s.mu.Unlock()
 	if src := ses.src; src != nil && src.owner == ses {
 		src.owner = nil
-		s.company.left(&src.companion)
-		s.letGo()
 		s.forget(src)
 	}
 }
@@ -356,4 +221,185 @@ func (s *store) available() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.refuses()
+}
+
+// commitLoop is the committer.
+func (s *store) commitLoop() {
+	defer close(s.stopped)
+	for {
+		g, end := s.take()
+		if end {
+			return
+		}
+		if g == nil {
+			s.probe()
+			continue
+		}
+		sequence, err := s.commit(g)
+		s.settle(g, sequence, err)
+	}
+}
+
+// take returns the next group once it has a message; nil while there is trouble; end when the store is closing and nothing is left.
+func (s *store) take() (g *group, end bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.open.messages == 0 {
+		if s.closing || s.fatal != nil {
+			return nil, true
+		}
+		if s.trouble != nil {
+			return nil, false
+		}
+		s.changed.Wait()
+	}
+	g = s.open
+	s.committing = g
+	s.open, s.spare = newGroup(s.spare), nil
+	s.changed.Broadcast()
+	return g, false
+}
+
+// commit has the ledger commit g. Only the committer changes the state, so it is read without the lock.
+func (s *store) commit(g *group) (sequence uint64, err error) {
+	record, rows := g.seal(s.state.length)
+	return s.ledger.commit(record, rows)
+}
+
+// settle makes the outcome of a group known.
+func (s *store) settle(g *group, sequence uint64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.committing = nil
+	switch {
+	case s.fatal != nil || isFatal(err):
+		s.die(err)
+		g.err = s.fatal
+	case err == nil:
+		s.settleDone(g, sequence)
+	default:
+		s.settleTrouble(g, err)
+	}
+	s.spare = g.buf[:0]
+	close(g.done)
+	s.changed.Broadcast()
+}
+
+// settleDone brings the state to where g leaves it. s.mu is held.
+func (s *store) settleDone(g *group, sequence uint64) {
+	payload := g.buf[walRecordHead:]
+	rec, err := parseRedo(payload)
+	if err != nil {
+		panic(err) // seal and parseRedo contradict each other
+	}
+	s.state.apply(sequence, &rec)
+	s.commits++
+	s.batches += uint64(g.messages)
+	for _, src := range g.sources {
+		if src.fresh {
+			src.fresh = false
+			s.fresh--
+		}
+		s.part(src, g)
+	}
+	if g.draw {
+		close(s.drawn)
+		s.log.Info(actSorteo, success)
+	}
+}
+
+// part ends src's part in g. s.mu is held.
+func (s *store) part(src *source, g *group) {
+	if src.group == g {
+		src.group = nil
+		s.forget(src)
+	}
+}
+
+// settleTrouble refuses g, and the open group with it: what follows a refused batch of a source must not overtake it. s.mu is held.
+func (s *store) settleTrouble(g *group, err error) {
+	if s.trouble == nil {
+		s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err, "todo", "make room (or lift the quota or the limit on file size); bets are refused with ACK 5 until then, and taken again by themselves")
+	}
+	s.trouble, s.need = err, len(g.buf)
+	// What joined the open group meanwhile stands behind the refused group, in its sources' order: it can't be kept when that is not.
+	late := s.open
+	s.open = newGroup(nil)
+	for _, failed := range []*group{g, late} {
+		failed.err = errUnavailable
+		for _, src := range failed.sources {
+			src.submitted = s.state.sources[src.key] // back to what is durable
+			// Its connection may have more to submit before it reads of the refusal: fenced, it can't.
+			if src.owner != nil {
+				src.owner.fenced = true
+				src.owner = nil
+			}
+			s.part(src, failed)
+		}
+	}
+	s.pending, s.drawing = s.state.lottery.finished, s.state.lottery.drawn // whoever finished in these groups must say it again
+	close(late.done)
+}
+
+// die ends the store: nothing is answered any more. s.mu is held.
+func (s *store) die(err error) {
+	if s.fatal != nil {
+		return
+	}
+	s.fatal = err
+	s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err, "todo", "check the disk, then start the server again: it recovers what was acknowledged")
+	close(s.dead)
+	s.open.err = err
+	close(s.open.done)
+	s.open = newGroup(nil)
+	s.changed.Broadcast()
+}
+
+// snapshot is what the ledger puts into a checkpoint.
+func (s *store) snapshot(known uint64) (data []byte, sequence uint64, length int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state.sequence != known {
+		data = appendState(nil, &s.state)
+	}
+	return data, s.state.sequence, s.state.length
+}
+
+// failed ends the store because of what the ledger met beside a commit.
+func (s *store) failed(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.die(err)
+}
+
+// probe waits a little and looks whether there is room again, for as much as was refused.
+func (s *store) probe() {
+	pause := time.NewTimer(probeEvery)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-s.wake:
+		return
+	}
+	err := s.ledger.hasRoom(s.need)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if isFatal(err) {
+		s.die(err)
+	}
+	if err == nil {
+		s.trouble = nil
+		s.log.Info(actStore, success, "file", s.ledger.path, "reason", "there is room again: bets are taken")
+	}
+}
+
+// close commits what is under way, writes a checkpoint and closes the files. Everything that was submitted is answered for before it returns.
+func (s *store) close() error {
+	s.mu.Lock()
+	s.closing = true
+	s.changed.Broadcast()
+	s.mu.Unlock()
+	close(s.wake)
+	<-s.stopped
+	return s.ledger.close(s.fatal != nil)
 }

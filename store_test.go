@@ -411,7 +411,6 @@ func TestFailedSyncOfCheckpoint(t *testing.T) {
 	d := &faultDisk{disk: newSimDisk()}
 	s := openTest(t, d, testOptions())
 	ses, _ := mustHello(t, s, sourceOf(0))
-	<-mustSubmit(t, s, ses, 0).done
 	syncs := 0
 	d.setFault(func(c diskCall) *diskFault {
 		if c.kind == "datasync" && c.name == testPath {
@@ -420,49 +419,19 @@ func TestFailedSyncOfCheckpoint(t *testing.T) {
 		}
 		return nil
 	})
-	ask(s.full)
+	for s.available() == nil {
+		if g, err := s.submit(ses, batchOf(0, ses.at)); err == nil {
+			<-g.done
+		}
+	}
 	<-s.dead
 	if g, err := s.submit(ses, batchOf(0, ses.at)); err != errDead {
 		t.Errorf("submit: got %v, %v, want errDead", g, err)
 	}
-	if err := s.checkpoint(); !isFatal(err) {
+	if err := s.ledger.checkpoint(); !isFatal(err) {
 		t.Errorf("another checkpoint: got %v, want a fatalError", err)
 	}
 	if s.close(); syncs != 1 {
 		t.Errorf("syncs of the bets file: got %d, want 1", syncs)
-	}
-}
-
-// A renameDisk calls before before each rename: a checkpoint makes one.
-type renameDisk struct {
-	disk
-	before func()
-}
-
-func (d *renameDisk) rename(from, to string) error {
-	d.before()
-	return d.disk.rename(from, to)
-}
-
-// TestNoCheckpointForNothing holds a checkpoint up while a commit asks for one: when it is done, so is what was asked for.
-func TestNoCheckpointForNothing(t *testing.T) {
-	began, allow := make(chan struct{}), make(chan struct{})
-	checkpoints, held := 0, sync.OnceFunc(func() { close(began); <-allow })
-	d := &renameDisk{newSimDisk(), func() {}}
-	s := openTest(t, d, testOptions())
-	defer s.close()
-	d.before = func() { checkpoints++; held() }
-	ses, _ := mustHello(t, s, sourceOf(0))
-	for s.wal.waiting() < checkpointAfter {
-		<-mustSubmit(t, s, ses, 0).done
-	}
-	<-began
-	<-mustSubmit(t, s, ses, 0).done
-	close(allow)
-	for range 50 { // the checkpointer takes whichever request it likes: had it another, it would have taken that by now
-		s.scarce <- struct{}{}
-	}
-	if checkpoints != 1 {
-		t.Errorf("got %d checkpoints, want 1", checkpoints)
 	}
 }

@@ -75,10 +75,8 @@ func (t *table) addLoad(window int, l load, limit float64) {
 	cpu, cpuBeyond := 0.15, 0.10
 	if window == 1 { // the goals are for pipelined clients
 		cpu, cpuBeyond = 0, 0
-		t.add(row("batches a sync", "", 1, 2.5, 4, false), l.batches)
-	} else {
-		t.add(row("batches a sync", "", 1, 0, 0, false), l.batches)
 	}
+	t.add(row("batches a sync", "", 1, 0, 0, false), l.batches)
 	t.add(row("server CPU", "µs/bet", 3, cpu, cpuBeyond, true), l.serverCPU)
 	t.add(row("client CPU", "µs/bet", 3, cpu, cpuBeyond, true), l.clientCPU)
 	t.add(row("processors busy with it", "", 2, 0, 0, false), l.busy) // fewer than there are: it waited for the disk, or others had them
