@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"os"
 )
@@ -73,8 +72,7 @@ func (b *batcher) next(dst []byte) ([]byte, span, error) {
 	s.after = b.at.after
 	if s.bets > 0 {
 		appendBatchHead(dst[:head], s.bets)
-		s.after.Records += uint64(s.bets)
-		s.after.CRC = crc32.Update(s.after.CRC, castagnoli, dst[head+batchHead:])
+		s.after = s.after.after(s.bets, dst[head+batchHead:])
 	}
 	b.at = s
 	return dst, s, err

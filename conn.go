@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"hash/crc32"
 	"io"
 	"net"
 	"os"
@@ -211,7 +210,7 @@ func (c *serverConn) handleBet(m []byte) (size int, err error) {
 // take submits the decision on the BETs in body, and owes the answer.
 func (c *serverConn) take(body []byte, a answer) error {
 	if at := c.ses.at; c.ses.src != nil {
-		c.decision.at = Resume{at.Records + uint64(a.bets), crc32.Update(at.CRC, castagnoli, body)}
+		c.decision.at = at.after(a.bets, body)
 	}
 	group, err := c.srv.store.submit(&c.ses, &c.decision)
 	if err == errAfterDraw {

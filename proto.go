@@ -274,6 +274,12 @@ type Resume struct {
 	CRC     uint32
 }
 
+// after returns what a RESUME says once bets more, whose BETs are body, have
+// been decided on.
+func (r Resume) after(bets int, body []byte) Resume {
+	return Resume{r.Records + uint64(bets), crc32.Update(r.CRC, castagnoli, body)}
+}
+
 // resumeSize is the length of a RESUME in bytes.
 const resumeSize = 1 + 8 + 4
 

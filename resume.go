@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 )
 
@@ -140,7 +139,7 @@ func (c *client) firstBets(s span, n int, before Resume, m []byte) (span, error)
 		at, _ = parseBet(m, at, &b) // our own message
 	}
 	s.bets = n
-	s.after = Resume{before.Records + uint64(n), crc32.Update(before.CRC, castagnoli, m[batchHead:at])}
+	s.after = before.after(n, m[batchHead:at])
 	end, endLine := s.end, s.endLine
 	err := c.again.each(s, func(rec *record, position int, _ *Bet, malformed string) {
 		if position == n+1 && malformed == "" { // a malformed one has the position of the bet before it
