@@ -188,7 +188,7 @@ func betFrom(id int, lookup func(string) (string, bool)) (*Bet, error) {
 
 // runBet is mode bet: it sends one bet, once. It has no source to resume, so a bet whose answer is lost is not sent again: that might store it twice.
 func runBet(ctx context.Context, cfg *config, b *Bet, log *slog.Logger) error {
-	log.Info("config", append([]any{success}, cfg.describe()...)...)
+	cfg.logTo(log)
 	c := &client{cfg: cfg, log: log, ctx: ctx, lastHope: time.Now()}
 	for {
 		err := c.sendOne(ctx, appendBet(nil, b))

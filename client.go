@@ -74,7 +74,7 @@ var (
 func runClient(ctx context.Context, cfg *config, log *slog.Logger, out *lineWriter) (err error) {
 	// A client has little to do at the same time: on one processor its goroutines hand over without waking threads. Measured, 0.8 of the CPU time.
 	runtime.GOMAXPROCS(1)
-	log.Info("config", append([]any{success}, cfg.describe()...)...)
+	cfg.logTo(log)
 	file, size, err := openAgencyFile(cfg.dataFile)
 	if err != nil {
 		return err

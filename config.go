@@ -1,23 +1,25 @@
 package main
 
-// Where settings come from: flags, environment, config file and defaults, which
-// of them wins, and what is said about it (-h, the config line, usage errors).
-// The settings themselves are the table in settings.go.
+// Where the values of settings come from: flags, environment, config file and
+// defaults; what -h and usage errors say of them. The settings themselves are
+// in settings.go.
 //
 // A usage error reads "place: key: text reason: takes what": where it was found
 // (config.yaml:7, CLI_ID, -id), what is wrong there, and what would be right.
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 )
 
 // defaultConfigFile is read where it exists and no -config names another file.
@@ -29,184 +31,163 @@ type usageError struct{ text string }
 
 func (e *usageError) Error() string { return e.text }
 
-// usageErrorf makes a usageError of one line, whatever its arguments hold.
+// usageErrorf makes a usageError.
 func usageErrorf(format string, args ...any) error {
-	oneLine := func(r rune) rune {
-		if unicode.IsControl(r) {
-			return '?'
-		}
-		return r
-	}
-	return &usageError{strings.Map(oneLine, fmt.Sprintf(format, args...))}
+	return &usageError{fmt.Sprintf(format, args...)}
+}
+
+// A loader fills a config. It takes the sources one after the other, the
+// weakest first, so that the best has the last word and a mistake in one that a
+// better one hides does not lie in wait.
+type loader struct {
+	config    *config
+	table     []*setting        // of config
+	flags     map[string]string // texts of the command line, by key
+	lookupEnv func(string) (string, bool)
 }
 
 // loadConfig takes each setting from the first of flags, environment, config
-// file and default that has it. What a better source hides is checked all the
-// same, so that a mistake does not lie in wait. Every error is a *usageError.
-// With -h or -version nothing but the flags is looked at.
+// file and default that has it. Every error is a *usageError. With -h or
+// -version nothing but the flags is looked at.
 func loadConfig(args []string, lookupEnv func(string) (string, bool)) (*config, error) {
-	c := &config{origins: make(map[string]string)}
-	if err := c.takeFlags(args); err != nil {
+	c := &config{origins: map[string]string{}}
+	l := &loader{c, settingsOf(c), map[string]string{}, lookupEnv}
+	if err := l.parseFlags(args); err != nil || c.help {
+		return c, err
+	}
+	// The flags come twice: first for -version and -config, and then to have the last word.
+	if err := l.takeAll(fromDefault, l.fromFlags); err != nil || c.version {
+		return c, err
+	}
+	if err := l.takeFile(); err != nil {
 		return nil, err
 	}
-	if c.help || c.version {
-		return c, nil
-	}
-	if err := c.takeEnvironment(lookupEnv); err != nil {
+	if err := l.takeAll(l.fromEnvironment, l.fromFlags); err != nil {
 		return nil, err
 	}
-	if err := c.takeFile(); err != nil {
-		return nil, err
-	}
-	for i := range settings {
-		s := &settings[i]
-		if c.origins[s.key] != "" || s.noDef != "" {
-			continue
-		}
-		if err := s.value.set(c, s.def); err != nil {
-			// Only a row of the table that contradicts itself comes here.
-			panic("default of " + s.key + ": " + err.Error())
-		}
-	}
-	if err := c.complete(); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return c, l.complete()
 }
 
-// take sets s to text, found at origin, unless a better source has set it.
-func (c *config) take(s *setting, text, origin string) error {
-	target := c // or a config that is thrown away: then the value is only checked
-	if c.origins[s.key] != "" {
-		target = new(config)
-	} else {
-		c.origins[s.key] = origin
+// take sets s to text, found at origin.
+func (l *loader) take(s *setting, text, origin string) error {
+	if err := s.value.set(text); err != nil {
+		return usageErrorf("%s %.64q %v: takes %s", place(s, origin), text, err, s.value.takes)
 	}
-	if err := s.value.set(target, text); err != nil {
-		return usageErrorf("%s %s %v: takes %s", place(s, origin), quoteShort(text), err, s.value.takes)
-	}
+	l.config.origins[s.key] = origin
 	return nil
 }
 
 // place starts an error about s: where it was found, then the key.
 func place(s *setting, origin string) string {
-	if origin == "-"+s.key {
+	switch origin {
+	case "":
+		return s.key + ":"
+	case "-" + s.key:
 		return origin + ":"
 	}
 	return origin + ": " + s.key + ":"
 }
 
-// quoteShort quotes text for an error, cut where it would fill the screen.
-func quoteShort(text string) string {
-	const most = 64
-	if len(text) > most {
-		return strconv.Quote(strings.ToValidUTF8(text[:most], "")) + "…"
+// find returns the setting with this key, or nil.
+func (l *loader) find(key string) *setting {
+	for _, s := range l.table {
+		if s.key == key {
+			return s
+		}
 	}
-	return strconv.Quote(text)
+	return nil
 }
 
-// A flagText is the flag of one setting: it keeps the text, and take reads it,
-// so that all sources give the same errors.
-type flagText struct {
-	s     *setting
-	given map[string]string // by key
-}
-
-// String is asked for by package flag for its own -h, which is not used.
-func (f flagText) String() string        { return "" }
-func (f flagText) IsBoolFlag() bool      { return f.s.value.isBool }
-func (f flagText) Set(text string) error { f.given[f.s.key] = text; return nil }
-
-// takeFlags reads the command line.
-func (c *config) takeFlags(args []string) error {
+// parseFlags reads the command line. The texts of its flags are kept as they
+// are: take reads them, so that all sources give the same errors.
+func (l *loader) parseFlags(args []string) error {
 	flags := flag.NewFlagSet("tp0", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // a usage error is one line, not the whole table
-	given := make(map[string]string)
-	for i := range settings {
-		flags.Var(flagText{&settings[i], given}, settings[i].key, "")
+	for _, s := range l.table {
+		define := flags.Func
+		if s.value.isBool {
+			define = flags.BoolFunc
+		}
+		define(s.key, "", func(text string) error { l.flags[s.key] = text; return nil })
 	}
 	err := flags.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		c.help = true
+	if l.config.help = errors.Is(err, flag.ErrHelp); l.config.help {
 		return nil
 	}
 	if err != nil {
-		return flagError(err)
+		return l.flagError(err)
 	}
 	if flags.NArg() > 0 {
-		return usageErrorf("unexpected argument %s: settings are written -key=value (-h lists them)", quoteShort(flags.Arg(0)))
-	}
-	for i := range settings {
-		s := &settings[i]
-		if text, ok := given[s.key]; ok {
-			if err := c.take(s, text, "-"+s.key); err != nil {
-				return err
-			}
-		}
+		return usageErrorf("unexpected argument %.64q: settings are written -key=value (-h lists them)", flags.Arg(0))
 	}
 	return nil
 }
 
 // flagError adds what to do to an error of package flag, which has no types
 // for them, only fixed texts.
-func flagError(err error) error {
+func (l *loader) flagError(err error) error {
 	if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
-		return usageErrorf("unknown flag %s (nearest: -%s; -h lists all)", quoteShort("-"+name), nearestKey(name, true))
+		return usageErrorf("unknown flag %.64q (nearest: -%s; -h lists all)", "-"+name, nearestKey(name, l.table))
 	}
 	if name, ok := strings.CutPrefix(err.Error(), "flag needs an argument: -"); ok {
-		return usageErrorf("-%s: no value: takes %s", name, findSetting(name).value.takes)
+		return usageErrorf("-%s: no value: takes %s", name, l.find(name).value.takes)
 	}
-	return usageErrorf("%v (-h lists all flags)", err)
+	return usageErrorf("%.200v (-h lists all flags)", err)
 }
 
-// findSetting returns the setting with this key, or nil.
-func findSetting(key string) *setting {
-	for i := range settings {
-		if settings[i].key == key {
-			return &settings[i]
-		}
-	}
-	return nil
-}
+// A textSource says what it has for a setting, and where that was found.
+type textSource func(s *setting) (text, origin string, found bool)
 
-// takeEnvironment reads the environment, where an empty variable counts as none.
-func (c *config) takeEnvironment(lookup func(string) (string, bool)) error {
-	for i := range settings {
-		s := &settings[i]
-		for _, name := range s.env {
-			text, _ := lookup(name)
-			if text == "" {
-				continue
-			}
-			if err := c.take(s, text, name); err != nil {
-				return err
+// takeAll takes all that sources have, one after the other.
+func (l *loader) takeAll(sources ...textSource) error {
+	for _, from := range sources {
+		for _, s := range l.table {
+			if text, origin, found := from(s); found {
+				if err := l.take(s, text, origin); err != nil {
+					return err
+				}
 			}
 		}
 	}
 	return nil
 }
 
-// takeFile reads the config file: the one that -config names, which must be
-// there, or else defaultConfigFile, which may be missing.
-func (c *config) takeFile() error {
-	name := c.file
-	if name == "" {
-		name = defaultConfigFile
+// fromDefault is the table as a source.
+func fromDefault(s *setting) (text, origin string, found bool) { return s.def, "", s.noDef == "" }
+
+// fromFlags is the command line as a source.
+func (l *loader) fromFlags(s *setting) (text, origin string, found bool) {
+	text, found = l.flags[s.key]
+	return text, "-" + s.key, found
+}
+
+// fromEnvironment is the environment as a source. An empty variable counts as none.
+func (l *loader) fromEnvironment(s *setting) (text, origin string, found bool) {
+	for _, name := range strings.Fields(s.env) {
+		if text, _ := l.lookupEnv(name); text != "" {
+			return text, name, true
+		}
 	}
+	return "", "", false
+}
+
+// takeFile takes what the config file has: the one that -config names, which
+// must be there, or else defaultConfigFile, which may be missing.
+func (l *loader) takeFile() error {
+	name := cmp.Or(l.config.file, defaultConfigFile)
 	text, err := readConfigFile(name)
-	if c.file == "" && errors.Is(err, fs.ErrNotExist) {
+	if l.config.file == "" && errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return usageErrorf("config: %v: takes a file that can be read", err)
 	}
-	entries, err := parseYAML(text)
-	var bad *yamlError
-	if errors.As(err, &bad) {
-		return usageErrorf("%s:%d: %s", name, bad.line, bad.reason)
+	entries, line, err := parseYAML(text)
+	if err != nil {
+		return usageErrorf("%s:%d: %v", name, line, err)
 	}
 	for i, e := range entries {
-		if err := c.takeEntry(entries[i:], fmt.Sprintf("%s:%d", name, e.line)); err != nil {
+		if err := l.takeEntry(entries[i:], fmt.Sprintf("%s:%d", name, e.line)); err != nil {
 			return err
 		}
 	}
@@ -225,105 +206,116 @@ func readConfigFile(name string) ([]byte, error) {
 }
 
 // takeEntry takes the first of entries, found at origin.
-func (c *config) takeEntry(entries []yamlEntry, origin string) error {
+func (l *loader) takeEntry(entries []yamlEntry, origin string) error {
 	e := entries[0]
-	s := findSetting(e.key)
-	group := settingsIn(e.key)
+	s := l.find(e.key)
 	switch {
-	case s != nil && !s.flagOnly:
-		return c.takeValue(s, e, origin)
-	case group == "": // neither a setting nor the start of one
-		// The whole path to the first value says more about what was meant than the name of its group.
-		word := e.key
-		for _, inner := range entries {
-			if word = inner.key; inner.kind != yamlGroup {
-				break
-			}
-		}
-		return usageErrorf("%s: unknown key %s (nearest: %s)", origin, quoteShort(e.key), nearestKey(word, false))
-	case e.kind != yamlGroup && e.kind != yamlNull: // null: a group whose settings are commented out
-		return usageErrorf("%s: %s: is a group, not a setting: takes %s, indented below it", origin, e.key, group)
-	}
-	return nil
-}
-
-// takeValue takes the entry of a known setting.
-func (c *config) takeValue(s *setting, e yamlEntry, origin string) error {
-	text := e.value
-	switch {
+	case s == nil || s.flagOnly:
+		return l.takeGroup(entries, origin)
 	case e.kind == yamlNull:
 		return usageErrorf("%s no value: takes %s", place(s, origin), s.value.takes)
 	case e.kind == yamlGroup:
 		return usageErrorf("%s is a setting, not a group: takes %s", place(s, origin), s.value.takes)
 	case s.value.integer:
-		text = e.decimal()
+		return l.take(s, e.decimal(), origin)
 	}
-	return c.take(s, text, origin)
+	return l.take(s, e.value, origin)
 }
 
-// settingsIn lists the settings of a group of the config file as
-// "server.address, server.host, server.port", empty where there is no such group.
-func settingsIn(group string) string {
-	var keys []string
-	for _, s := range settings {
-		if !s.flagOnly && strings.HasPrefix(s.key, group+".") {
-			keys = append(keys, s.key)
+// takeGroup looks at an entry that is no setting: it should be a group of them.
+func (l *loader) takeGroup(entries []yamlEntry, origin string) error {
+	e := entries[0]
+	inFile := slices.DeleteFunc(slices.Clone(l.table), func(s *setting) bool { return s.flagOnly })
+	var inGroup []string
+	for _, s := range inFile {
+		if strings.HasPrefix(s.key, e.key+".") {
+			inGroup = append(inGroup, s.key)
 		}
 	}
-	return strings.Join(keys, ", ")
-}
-
-// complete checks what no setting shows alone and fills in what depends on others.
-func (c *config) complete() error {
-	if c.mode == "" {
-		return usageErrorf("-mode: not given: takes %s", findSetting("mode").value.takes)
-	}
-	if c.id == 0 {
-		switch c.mode {
-		case "client", "bet":
-			return usageErrorf("id: not set by -id, CLI_ID or config file: -mode=%s needs it: takes %s", c.mode, findSetting("id").value.takes)
-		case "sample":
-			c.id = 1
+	if len(inGroup) == 0 {
+		word := e.key // the whole path to the first value says more about what was meant than the name of its group
+		for i := 0; entries[i].kind == yamlGroup; i++ {
+			word = entries[i+1].key
 		}
+		return usageErrorf("%s: unknown key %.64q (nearest: %s)", origin, e.key, nearestKey(word, inFile))
 	}
-	// Where a mode has no agency the {id} stays: such a mode opens none of these files.
-	if c.id > 0 {
-		r := strings.NewReplacer("{id}", strconv.Itoa(c.id))
-		c.dataFile, c.dataRejects, c.dataSource = r.Replace(c.dataFile), r.Replace(c.dataRejects), r.Replace(c.dataSource)
-	}
-	if c.origins["data.source"] == "" {
-		c.dataSource = filepath.Base(c.dataFile)
-	}
-	// Checked once more: the base name and the {id} came after take.
-	if err := checkSource(c.dataSource); err != nil && c.mode == "client" {
-		return usageErrorf("data.source: %s %v: takes %s", quoteShort(c.dataSource), err, findSetting("data.source").value.takes)
+	if e.kind != yamlGroup && e.kind != yamlNull { // null: a group whose settings are commented out
+		return usageErrorf("%s: %s: is a group, not a setting: takes %s, indented below it",
+			origin, e.key, strings.Join(inGroup, ", "))
 	}
 	return nil
 }
 
-// describe returns the keys and values of the `action: config` line: what
-// matters in this mode, with the place where it was found unless it is the
-// default. The client's first pair is client_id with nothing but the number,
-// which scripts read.
-func (c *config) describe() []any {
-	var pairs []any
-	if c.mode == "client" || c.mode == "bet" {
-		pairs = append(pairs, "client_id", strconv.Itoa(c.id))
+// complete checks what no setting shows alone and fills in what depends on others.
+func (l *loader) complete() error {
+	c := l.config
+	switch {
+	case c.mode == "":
+		return usageErrorf("-mode: not given: takes %s", l.find("mode").value.takes)
+	case c.id > 0:
+	case c.mode == "client" || c.mode == "bet":
+		return usageErrorf("id: not set by -id, CLI_ID or config file: -mode=%s needs it: takes %s",
+			c.mode, l.find("id").value.takes)
+	case c.mode == "sample":
+		c.id = 1
 	}
-	for _, s := range settings {
-		if !strings.Contains(" "+s.modes+" ", " "+c.mode+" ") {
-			continue
+	// Where a mode has no agency the {id} stays: such a mode opens none of these files.
+	withID := func(text string) string {
+		if c.id == 0 {
+			return text
 		}
-		value := s.value.get(c)
-		if value == "" {
-			value = s.noDef
-		}
-		if origin := c.origins[s.key]; origin != "" {
-			value += " (" + origin + ")"
-		}
-		pairs = append(pairs, strings.ReplaceAll(s.key, ".", "_"), strings.ReplaceAll(value, "|", "¦"))
+		return strings.ReplaceAll(text, "{id}", strconv.Itoa(c.id))
 	}
-	return pairs
+	c.dataFile = withID(c.dataFile)
+	c.dataSource = withID(cmp.Or(c.dataSource, filepath.Base(c.dataFile)))
+	source := strings.TrimSuffix(c.dataSource, ".csv")
+	c.dataRejects = strings.ReplaceAll(withID(c.dataRejects), "{source}", source)
+	// Checked once more: the base name and the {id} came after take.
+	if s := l.find("data.source"); c.mode == "client" {
+		return l.take(s, c.dataSource, l.config.origins[s.key])
+	}
+	return nil
+}
+
+// nearestKey returns the key of table that is most like word. A word may also
+// be like a key's last part, or like the group before it, at the price of one
+// edit.
+func nearestKey(word string, table []*setting) string {
+	best, least := "", math.MaxInt
+	for _, s := range table {
+		d := editDistance(word, s.key)
+		if group, name, ok := strings.Cut(s.key, "."); ok {
+			d = min(d, 1+editDistance(word, group), 1+editDistance(word, name))
+		}
+		if d < least {
+			best, least = s.key, d
+		}
+	}
+	return best
+}
+
+// editDistance counts the letters to insert, delete or change that make a into
+// b, upper and lower case being alike (Levenshtein). A long a is cut: it is like
+// no key anyway.
+func editDistance(a, b string) int {
+	short, long := []rune(strings.ToLower(b)), []rune(strings.ToLower(a[:min(len(a), 64)]))
+	row := make([]int, len(short)+1) // row[j]: distance of long[:i] to short[:j]
+	for j := range row {
+		row[j] = j
+	}
+	for i, r := range long {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j, q := range short {
+			change := diagonal
+			if r != q {
+				change++
+			}
+			diagonal = row[j+1] // of the row above, before it is overwritten
+			row[j+1] = min(change, diagonal+1, row[j]+1)
+		}
+	}
+	return row[len(short)]
 }
 
 // usage prints what -h prints.
@@ -332,14 +324,15 @@ func usage(w io.Writer) {
 	for _, m := range modes {
 		fmt.Fprintf(w, "  %-8s %s\n", m.name, m.help)
 	}
-	fmt.Fprint(w, "\nsettings, each from the first that has it: flag (-key=value), environment, config file, default\n")
+	fmt.Fprint(w, "\nsettings, each from the first that has it: ",
+		"flag (-key=value), environment, config file, default\n")
 	fmt.Fprintf(w, "  %-15s %-29s %s\n", "key", "environment", "default")
-	for _, s := range settings {
-		env, def := strings.Join(s.env, ", "), s.def+s.noDef
+	for _, s := range settingsOf(new(config)) {
+		env := strings.ReplaceAll(s.env, " ", ", ")
 		if s.flagOnly {
 			env = "(flag only)"
 		}
-		fmt.Fprintf(w, "  %-15s %-29s %s\n", s.key, env, def)
+		fmt.Fprintf(w, "  %-15s %-29s %s\n", s.key, env, s.def+s.noDef)
 		fmt.Fprintf(w, "      %s\n      takes %s\n", s.help, s.value.takes)
 	}
 }

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,7 +75,7 @@ var settingSamples = map[string][4]string{
 // TestPrecedence adds one source after the other, the weakest first, for every
 // setting of the table.
 func TestPrecedence(t *testing.T) {
-	for _, s := range settings {
+	for _, s := range settingsOf(new(config)) {
 		if s.flagOnly {
 			continue
 		}
@@ -86,24 +89,29 @@ func TestPrecedence(t *testing.T) {
 			want := func(value, origin string) {
 				t.Helper()
 				c := mustLoadConfig(t, file, env, args...)
-				if got := s.value.get(c); got != value || c.origins[s.key] != origin {
+				if got := shownSetting(c, s.key); got != value || c.origins[s.key] != origin {
 					t.Errorf("got %q from %q, want %q from %q", got, c.origins[s.key], value, origin)
 				}
 			}
 			if s.noDef == "" {
 				c := mustLoadConfig(t, file, env, args...)
-				want(s.value.get(c), "")
+				want(shownSetting(c, s.key), "")
 			}
 			file = "# a comment\n" + nestedYAML(s.key, texts[0])
 			want(texts[0], fmt.Sprintf("config.yaml:%d", strings.Count(file, "\n")))
-			for i := len(s.env) - 1; i >= 0; i-- {
-				env[s.env[i]] = texts[2-i]
-				want(texts[2-i], s.env[i])
+			for i, name := range slices.Backward(strings.Fields(s.env)) {
+				env[name] = texts[2-i]
+				want(texts[2-i], name)
 			}
 			args = append(args, "-"+s.key+"="+texts[3])
 			want(texts[3], "-"+s.key)
 		})
 	}
+}
+
+// shownSetting returns the value of a setting as text.
+func shownSetting(c *config, key string) string {
+	return (&loader{table: settingsOf(c)}).find(key).value.get()
 }
 
 // nestedYAML writes one setting the way config.yaml does.
@@ -128,6 +136,7 @@ func TestDefaults(t *testing.T) {
 		connMax: 1024, connIdle: time.Minute, drawWinner: 7574,
 		origins: map[string]string{"mode": "-mode", "id": "-id"},
 	}
+	maps.DeleteFunc(c.origins, func(_, origin string) bool { return origin == "" })
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got %+v, want %+v", c, want)
 	}
@@ -140,6 +149,7 @@ func TestCourseFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := mustLoadConfig(t, string(text), nil, "-mode=server")
+	maps.DeleteFunc(c.origins, func(_, origin string) bool { return origin == "" })
 	got := fmt.Sprintln(c.serverAddress, c.loopAmount, c.loopPeriod, c.logLevel, c.batchMaxAmount, len(c.origins)-1)
 	if want := "127.0.0.1:12345 100 1s INFO 10 5\n"; got != want {
 		t.Errorf("got %s, want %s", got, want)
@@ -181,7 +191,7 @@ func TestConfigAccepted(t *testing.T) {
 				args = append(args, test.arg)
 			}
 			c := mustLoadConfig(t, test.file, nil, args...)
-			if got := findSetting(test.key).value.get(c); got != test.want {
+			if got := shownSetting(c, test.key); got != test.want {
 				t.Errorf("%s: got %q, want %q", test.key, got, test.want)
 			}
 		})
@@ -190,22 +200,22 @@ func TestConfigAccepted(t *testing.T) {
 
 // fileRefused holds config files and the whole error.
 var fileRefused = []struct{ file, want string }{
-	{"batch:\n\n  maxAmount: many", `config.yaml:3: batch.maxAmount: "many" is not a number: takes 1 to 65535`},
-	{"batch:\n  maxAmount: '0x1F'", `config.yaml:2: batch.maxAmount: "0x1F" is not a number: takes 1 to 65535`},
+	{"batch:\n\n  maxAmount: many", `config.yaml:3: batch.maxAmount: "many" is not a whole number: takes 1 to 65535`},
+	{"batch:\n  maxAmount: '0x1F'", `config.yaml:2: batch.maxAmount: "0x1F" is not a whole number: takes 1 to 65535`},
 	{"batch:\n  maxAmount: 1e3", `config.yaml:2: batch.maxAmount: "1e3" is not a whole number: takes 1 to 65535`},
-	{"batch:\n  maxAmount: 1_000", `config.yaml:2: batch.maxAmount: "1_000" is not a number: takes 1 to 65535`},
-	{"batch:\n  maxAmount: ' 7'", `config.yaml:2: batch.maxAmount: " 7" is not a number: takes 1 to 65535`},
-	{"batch:\n  maxAmount: .inf", `config.yaml:2: batch.maxAmount: ".inf" is not a number: takes 1 to 65535`},
-	{"batch:\n  maxAmount: inf", `config.yaml:2: batch.maxAmount: "inf" is not a number: takes 1 to 65535`},
+	{"batch:\n  maxAmount: 1_000", `config.yaml:2: batch.maxAmount: "1_000" is not a whole number: takes 1 to 65535`},
+	{"batch:\n  maxAmount: ' 7'", `config.yaml:2: batch.maxAmount: " 7" is not a whole number: takes 1 to 65535`},
+	{"batch:\n  maxAmount: .inf", `config.yaml:2: batch.maxAmount: ".inf" is not a whole number: takes 1 to 65535`},
+	{"batch:\n  maxAmount: inf", `config.yaml:2: batch.maxAmount: "inf" is not a whole number: takes 1 to 65535`},
 	{"batch:\n  maxAmount: 0", `config.yaml:2: batch.maxAmount: "0" is out of range: takes 1 to 65535`},
 	{"batch:\n  maxAmount: 99999999999999999999", `config.yaml:2: batch.maxAmount: "99999999999999999999" is out of range: takes 1 to 65535`},
-	{"batch:\n  maxAmount: ''", `config.yaml:2: batch.maxAmount: "" is not a number: takes 1 to 65535`},
+	{"batch:\n  maxAmount: ''", `config.yaml:2: batch.maxAmount: "" is not a whole number: takes 1 to 65535`},
 	{"batch:\n  maxAmount:", `config.yaml:2: batch.maxAmount: no value: takes 1 to 65535`},
 	{"batch:\n  maxAmount: ~", `config.yaml:2: batch.maxAmount: no value: takes 1 to 65535`},
 	{"batch:\n  maxAmount:\n    x: 1", `config.yaml:2: batch.maxAmount: is a setting, not a group: takes 1 to 65535`},
 	{"resume: yes", `config.yaml:1: resume: "yes" is neither true nor false: takes true or false`},
 	{"log: INFO", `config.yaml:1: log: is a group, not a setting: takes log.level, indented below it`},
-	{"loop:\n  period: 5", `config.yaml:2: loop.period: "5" has no unit: takes a duration like 1m30s or 200ms, from 0s to 8760h`},
+	{"loop:\n  period: 5", `config.yaml:2: loop.period: "5" is not a duration with a unit: takes a duration like 1m30s or 200ms, from 0s to 8760h`},
 	{"batch:\n  maxamount: 7", `config.yaml:2: unknown key "batch.maxamount" (nearest: batch.maxAmount)`},
 	{"Batch:\n  maxAmount: 7", `config.yaml:1: unknown key "Batch" (nearest: batch.maxAmount)`},
 	{"srever:\n  adress: x:1", `config.yaml:1: unknown key "srever" (nearest: server.address)`},
@@ -224,8 +234,8 @@ var argsRefused = []struct{ args, env, want string }{
 	{"-mode=bet", "", "id: not set by -id, CLI_ID or config file: -mode=bet needs it: takes 1 to 255"},
 	{"-mode=bet -id=256", "", `-id: "256" is out of range: takes 1 to 255`},
 	{"-mode=bet -id", "", "-id: no value: takes 1 to 255"},
-	{"-mode=bet", "CLI_ID=one", `CLI_ID: id: "one" is not a number: takes 1 to 255`},
-	{"-mode=bet -id=1", "CLI_ID=one", `CLI_ID: id: "one" is not a number: takes 1 to 255`},
+	{"-mode=bet", "CLI_ID=one", `CLI_ID: id: "one" is not a whole number: takes 1 to 255`},
+	{"-mode=bet -id=1", "CLI_ID=one", `CLI_ID: id: "one" is not a whole number: takes 1 to 255`},
 	{"-mode=cat", "LOGGING_LEVEL=CRITICAL", `LOGGING_LEVEL: log.level: "CRITICAL" is not a level: takes DEBUG, INFO, WARNING or ERROR`},
 	{"-mode=cat -batch.maxamount=7", "", `unknown flag "-batch.maxamount" (nearest: -batch.maxAmount; -h lists all)`},
 	{"-mode=cat -resume false", "", `unexpected argument "false": settings are written -key=value (-h lists them)`},
@@ -236,7 +246,7 @@ var argsRefused = []struct{ args, env, want string }{
 	{"-mode=cat -config=", "", `-config: "" is empty: takes the name of a file`},
 	{"-mode=cat -server.address=host", "", `-server.address: "host" is not an address with a port: takes host:port, the port from 1 to 65535`},
 	{"-mode=cat -server.address=host:0", "", `-server.address: "host:0" has a port that is out of range: takes host:port, the port from 1 to 65535`},
-	{"-mode=cat -server.address=host:http", "", `-server.address: "host:http" has a port that is not a number: takes host:port, the port from 1 to 65535`},
+	{"-mode=cat -server.address=host:http", "", `-server.address: "host:http" has a port that is not a whole number: takes host:port, the port from 1 to 65535`},
 	{"-mode=cat -server.host=a:1", "", `-server.host: "a:1" is not a host: takes a host name or address without a port`},
 	{"-mode=cat -conn.idle=0s", "", `-conn.idle: "0s" is out of range: takes a duration like 1m30s or 200ms, over 0s and up to 8760h`},
 	{"-mode=cat -store.sync=0s", "", `-store.sync: "0s" is out of range: takes always, never, or a duration like 200ms, over 0s and up to 8760h`},
@@ -315,18 +325,18 @@ func TestEmptyEnvironment(t *testing.T) {
 	}
 }
 
-// TestDescribe compares the config line of each mode with testdata.
+// TestDescribe compares the lines of settings of each mode that has them with testdata.
 func TestDescribe(t *testing.T) {
 	var b strings.Builder
 	file := "server:\n  address: \"server:12345\"\nloop:\n  amount: 0x64\n"
-	for _, m := range modes {
-		c := mustGolden(t, file, "-mode="+m.name, "-batch.maxAmount=3", "-store.path=a|b", "-id=5")
-		fmt.Fprintf(&b, "%s:", m.name)
-		pairs := c.describe()
-		for i := 0; i < len(pairs); i += 2 {
-			fmt.Fprintf(&b, " | %v: %v", pairs[i], pairs[i+1])
+	for _, mode := range []string{"server", "client", "bet"} {
+		c := mustGolden(t, file, "-mode="+mode, "-batch.maxAmount=3", "-store.path=a|b", "-id=5", "-data.source=lot:1.csv")
+		var out bytes.Buffer
+		c.logTo(newLogger(&out, slog.LevelInfo))
+		for line := range strings.Lines(out.String()) {
+			_, line, _ = strings.Cut(line, "action: ")
+			fmt.Fprintf(&b, "%s: %s", mode, line)
 		}
-		b.WriteByte('\n')
 	}
 	goldenConfig(t, "describe.txt", b.String())
 }

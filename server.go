@@ -47,7 +47,7 @@ func newServer(cfg *config, st *store, log *slog.Logger) *server {
 func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	// The server makes garbage once a group, not once a bet: collecting it early costs nothing and keeps the process small.
 	debug.SetGCPercent(25)
-	log.Info(actConfig, append([]any{success}, cfg.describe()...)...)
+	cfg.logTo(log)
 	lock, err := lockStore(cfg.storePath)
 	if err != nil {
 		return storeFolderError(cfg.storePath, err)

@@ -11,6 +11,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -42,14 +43,6 @@ type yamlEntry struct {
 	kind  yamlKind
 }
 
-// yamlError is a text that is not YAML, or YAML outside the subset.
-type yamlError struct {
-	line   int // from 1
-	reason string
-}
-
-func (e *yamlError) Error() string { return fmt.Sprintf("line %d: %s", e.line, e.reason) }
-
 // yamlLevel is a mapping that is open: further keys may follow at its indent.
 type yamlLevel struct {
 	indent int    // spaces before each of its keys
@@ -61,47 +54,48 @@ type yamlParser struct {
 	entries  []yamlEntry
 	levels   []yamlLevel    // open mappings, outermost first; empty before the first key
 	lines    map[string]int // path → line of every entry, to find duplicates
-	started  bool           // the leading --- was there
+	started  bool           // the leading --- or a key was there
 	openable bool           // the last entry has no value yet, so that deeper keys make it a group
 }
 
 // parseYAML returns the entries of text in the file's order, a group before
-// what it contains. Every error is a *yamlError.
-func parseYAML(text []byte) ([]yamlEntry, error) {
+// what it contains. An error is about the line that comes with it.
+func parseYAML(text []byte) (entries []yamlEntry, line int, err error) {
 	if len(text) > maxYAML {
-		return nil, &yamlError{1, fmt.Sprintf("the file is larger than %d bytes", maxYAML)}
+		return nil, 1, fmt.Errorf("the file is larger than %d bytes", maxYAML)
 	}
 	text = bytes.TrimPrefix(text, []byte("\uFEFF"))
 	p := yamlParser{lines: make(map[string]int)}
 	for i, line := range splitYAML(string(text)) {
-		if reason := p.parseLine(i+1, line); reason != nil {
-			return nil, &yamlError{i + 1, reason.Error()}
+		if err := p.parseLine(i+1, line); err != nil {
+			return nil, i + 1, err
 		}
 	}
-	return p.entries, nil
+	return p.entries, 0, nil
 }
 
 // splitYAML returns the lines without their breaks: LF, CRLF, or CR alone,
 // which YAML counts as a break too.
 func splitYAML(text string) []string {
-	text = strings.ReplaceAll(text, "\r\n", "\n")
-	return strings.Split(strings.ReplaceAll(text, "\r", "\n"), "\n")
+	return strings.Split(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(text), "\n")
 }
 
-// parseLine takes one line. Its error is the reason alone.
+// parseLine takes one line.
 func (p *yamlParser) parseLine(number int, line string) error {
 	if err := checkYAMLText(line); err != nil {
 		return err
 	}
-	if trimmed := strings.TrimLeft(line, blank); trimmed == "" || trimmed[0] == '#' {
-		return nil
-	}
-	if marker := documentMarker(line); marker != "" {
-		return p.startDocument(marker, line[len(marker):])
-	}
 	body := strings.TrimLeft(line, " ")
-	if body[0] == '\t' {
-		return fmt.Errorf("a tab in the indentation: use spaces")
+	switch marker := documentMarker(line); {
+	case isBlankOrComment(" " + line):
+		return nil
+	case marker == "---" && !p.started && isBlankOrComment(line[3:]):
+		p.started = true
+		return nil
+	case marker != "":
+		return outside("a directive (%), an end of document (...), a second --- or one with content on its line")
+	case body[0] == '\t':
+		return errors.New("a tab in the indentation: use spaces")
 	}
 	prefix, err := p.place(len(line) - len(body))
 	if err != nil {
@@ -121,7 +115,7 @@ func (p *yamlParser) parseLine(number int, line string) error {
 	}
 	p.lines[path] = number
 	p.entries = append(p.entries, yamlEntry{path, value, number, kind})
-	p.openable = isBlankOrComment(rest)
+	p.started, p.openable = true, isBlankOrComment(rest)
 	return nil
 }
 
@@ -129,7 +123,7 @@ func (p *yamlParser) parseLine(number int, line string) error {
 // line separators that are text to YAML 1.2 and line breaks to YAML 1.1.
 func checkYAMLText(line string) error {
 	if !utf8.ValidString(line) {
-		return fmt.Errorf("not valid UTF-8")
+		return errors.New("not valid UTF-8")
 	}
 	for _, r := range line {
 		switch {
@@ -145,32 +139,14 @@ func checkYAMLText(line string) error {
 // The first two are markers only where white space or nothing follows.
 func documentMarker(line string) string {
 	for _, marker := range []string{"---", "..."} {
-		rest, ok := strings.CutPrefix(line, marker)
-		if ok && (rest == "" || strings.ContainsRune(blank, rune(rest[0]))) {
+		if rest, ok := strings.CutPrefix(line, marker); ok && startsBlank(rest) {
 			return marker
 		}
 	}
-	if line[0] == '%' {
+	if strings.HasPrefix(line, "%") {
 		return "%"
 	}
 	return ""
-}
-
-// startDocument takes the leading --- and refuses every other marker; rest is
-// what follows it on its line.
-func (p *yamlParser) startDocument(marker, rest string) error {
-	switch {
-	case marker == "%":
-		return outside("a directive (%)")
-	case marker == "...":
-		return outside("an end of document (...)")
-	case p.started || len(p.entries) > 0:
-		return outside("a second document (---)")
-	case !isBlankOrComment(rest):
-		return outside("content on the line of ---")
-	}
-	p.started = true
-	return nil
 }
 
 // outside is the error for what YAML has and the subset has not.
@@ -214,7 +190,7 @@ func parseYAMLKey(body string) (key, rest string, err error) {
 	}
 	rest, ok := strings.CutPrefix(strings.TrimLeft(rest, blank), ":")
 	if !ok || !startsBlank(rest) {
-		return "", "", fmt.Errorf("a key and ': ' expected")
+		return "", "", errors.New("a key and ': ' expected")
 	}
 	return key, rest, nil
 }
@@ -230,9 +206,9 @@ func parsePlainKey(body string) (key, rest string, err error) {
 	case colon >= 0:
 		return strings.TrimRight(plain[:colon], blank), body[colon+1:], nil
 	case strings.Contains(plain, ":"):
-		return "", "", fmt.Errorf("a key and ': ' expected: the colon needs a space after it")
+		return "", "", errors.New("a key and ': ' expected: the colon needs a space after it")
 	}
-	return "", "", fmt.Errorf("a key and ': ' expected: a value stands on the line of its key")
+	return "", "", errors.New("a key and ': ' expected: a value stands on the line of its key")
 }
 
 // parseYAMLValue takes what follows the colon of a key.
@@ -244,7 +220,7 @@ func parseYAMLValue(rest string) (value string, kind yamlKind, err error) {
 	if rest[0] == '"' || rest[0] == '\'' {
 		value, rest, err = parseQuoted(rest)
 		if err == nil && !isBlankOrComment(rest) {
-			err = fmt.Errorf("text after the closing quote: a comment needs a space before its #")
+			err = errors.New("text after the closing quote: a comment needs a space before its #")
 		}
 		return value, yamlQuoted, err
 	}
@@ -253,7 +229,7 @@ func parseYAMLValue(rest string) (value string, kind yamlKind, err error) {
 	}
 	plain := cutComment(rest)
 	if findColon(plain) >= 0 {
-		return "", yamlPlain, fmt.Errorf("a colon ends a key, and this is a value: put it in quotes")
+		return "", yamlPlain, errors.New("a colon ends a key, and this is a value: put it in quotes")
 	}
 	switch plain = strings.TrimRight(plain, blank); plain {
 	case "~", "null", "Null", "NULL":
@@ -294,137 +270,81 @@ func findColon(plain string) int {
 	return -1
 }
 
-// checkPlainStart refuses text that starts with one of YAML's indicators, as
-// no plain scalar may. '-', '?' and ':' are indicators only before white space.
+// yamlIndicators holds what a plain scalar cannot start with, and what it would
+// mean. '-', '?' and ':' are indicators only before white space.
+var yamlIndicators = map[byte]string{
+	'-': "a list (-)", '?': "a complex key (?)", ':': "a colon without a key", '[': "a flow list ([ ])",
+	']': "a flow list ([ ])", '{': "a flow mapping ({ })", '}': "a flow mapping ({ })", '&': "an anchor (&)",
+	'*': "an alias (*)", '!': "a tag (!)", '|': "a block scalar (|)", '>': "a block scalar (>)", ',': "", '%': "",
+	'@': "", '`': "",
+}
+
+// checkPlainStart refuses text that starts with an indicator.
 func checkPlainStart(text string) error {
-	switch text[0] {
-	case '-', '?', ':':
-		if !startsBlank(text[1:]) {
-			return nil
-		}
-	}
-	switch text[0] {
-	case '-':
-		return outside("a list (-)")
-	case '?':
-		return outside("a complex key (?)")
-	case ':':
-		return fmt.Errorf("a colon without a key")
-	case '[', ']':
-		return outside("a flow list ([ ])")
-	case '{', '}':
-		return outside("a flow mapping ({ })")
-	case '&':
-		return outside("an anchor (&)")
-	case '*':
-		return outside("an alias (*)")
-	case '!':
-		return outside("a tag (!)")
-	case '|', '>':
-		return outside("a block scalar (" + text[:1] + ")")
-	case ',', '%', '@', '`':
+	what, found := yamlIndicators[text[0]]
+	switch {
+	case !found, strings.IndexByte("-?:", text[0]) >= 0 && !startsBlank(text[1:]):
+		return nil
+	case what == "":
 		return fmt.Errorf("a plain value cannot start with %q: put it in quotes", text[0])
 	}
-	return nil
+	return outside(what)
 }
 
-// parseQuoted takes a scalar in quotes off the front of text.
+// parseQuoted takes a scalar in quotes off the front of text. One that goes on in
+// the next line, which YAML would fold, is not closed.
 func parseQuoted(text string) (value, rest string, err error) {
-	if text[0] == '\'' {
-		return parseSingle(text[1:])
-	}
-	return parseDouble(text[1:])
-}
-
-// errUnclosed covers scalars that go on in the next line, which YAML would fold.
-var errUnclosed = fmt.Errorf("the quote is not closed on its line")
-
-// parseSingle takes text behind the opening quote: ” is one quote, nothing
-// else is special.
-func parseSingle(text string) (value, rest string, err error) {
+	quote, rest := text[0], text[1:]
 	var b strings.Builder
-	for {
-		part, after, ok := strings.Cut(text, "'")
-		if !ok {
-			return "", "", errUnclosed
+	for rest != "" {
+		switch c := rest[0]; {
+		case c == '\'' && strings.HasPrefix(rest, "''") && quote == c:
+			b.WriteByte(c)
+			rest = rest[2:]
+		case c == quote:
+			return b.String(), rest[1:], nil
+		case c == '\\' && quote == '"':
+			var r rune
+			if r, rest, err = parseEscape(rest); err != nil {
+				return "", "", err
+			}
+			b.WriteRune(r)
+		default:
+			b.WriteByte(c)
+			rest = rest[1:]
 		}
-		b.WriteString(part)
-		if !strings.HasPrefix(after, "'") {
-			return b.String(), after, nil
-		}
-		b.WriteByte('\'')
-		text = after[1:]
 	}
+	return "", "", errors.New("the quote is not closed on its line")
 }
 
-// parseDouble takes text behind the opening quote.
-func parseDouble(text string) (value, rest string, err error) {
-	var b strings.Builder
-	for {
-		i := strings.IndexAny(text, `"\`)
-		if i < 0 {
-			return "", "", errUnclosed
-		}
-		b.WriteString(text[:i])
-		if text[i] == '"' {
-			return b.String(), text[i+1:], nil
-		}
-		r, size, err := parseEscape(text[i+1:])
-		if err != nil {
-			return "", "", err
-		}
-		b.WriteRune(r)
-		text = text[i+1+size:]
-	}
-}
-
-// yamlEscapes holds the escapes of one character (YAML 1.2, 5.7).
+// yamlEscapes holds the escapes that YAML has (1.2, 5.7) and Go has not.
 var yamlEscapes = map[byte]rune{
-	'0': 0, 'a': '\a', 'b': '\b', 't': '\t', '\t': '\t', 'n': '\n', 'v': '\v', 'f': '\f', 'r': '\r',
-	'e': 0x1B, ' ': ' ', '"': '"', '/': '/', '\\': '\\', 'N': 0x85, '_': 0xA0, 'L': 0x2028, 'P': 0x2029,
+	'0': 0, '\t': '\t', 'e': 0x1B, ' ': ' ', '/': '/', 'N': 0x85, '_': 0xA0, 'L': 0x2028, 'P': 0x2029,
 }
 
-// parseEscape takes text behind a backslash and returns the character and how
-// many bytes of text stand for it.
-func parseEscape(text string) (r rune, size int, err error) {
-	if text == "" {
-		return 0, 0, errUnclosed
+// parseEscape takes an escape off the front of text, which starts with its backslash.
+func parseEscape(text string) (r rune, rest string, err error) {
+	if len(text) < 2 {
+		return 0, "", nil // nothing is left: the quote is not closed
 	}
-	if r, ok := yamlEscapes[text[0]]; ok {
-		return r, 1, nil
+	if r, ok := yamlEscapes[text[1]]; ok {
+		return r, text[2:], nil
 	}
-	digits := map[byte]int{'x': 2, 'u': 4, 'U': 8}[text[0]]
-	if digits == 0 {
-		return 0, 0, fmt.Errorf("unknown escape \\%c: use \\\\ for a backslash, or single quotes", []rune(text)[0])
+	if strings.IndexByte(`abfnrtvxuU"\`, text[1]) >= 0 { // these mean the same to YAML and to Go
+		if r, _, rest, err = strconv.UnquoteChar(text, '"'); err == nil {
+			return r, rest, nil
+		}
 	}
-	if len(text) <= digits {
-		return 0, 0, fmt.Errorf("\\%c takes %d hexadecimal digits", text[0], digits)
-	}
-	// ParseUint takes no sign and, with a base given, no prefix or underscore.
-	code, err := strconv.ParseUint(text[1:1+digits], 16, 32)
-	if err != nil {
-		return 0, 0, fmt.Errorf("\\%c takes %d hexadecimal digits", text[0], digits)
-	}
-	// Compared before the conversion: rune is signed, and half a surrogate pair is no character.
-	if code > utf8.MaxRune || !utf8.ValidRune(rune(code)) {
-		return 0, 0, fmt.Errorf("\\%s is no Unicode character", text[:1+digits])
-	}
-	return rune(code), 1 + digits, nil
+	return 0, "", fmt.Errorf(`\%c is no escape, or no character: use \\ for a backslash, or single quotes`, []rune(text)[1])
 }
 
 // decimal returns the entry's value, in decimal where it is a plain scalar that
 // YAML's core schema reads as an octal (0o17) or hexadecimal (0x1F) integer.
 // A leading zero is no octal, and no underscore is taken.
 func (e yamlEntry) decimal() string {
-	if e.kind != yamlPlain || len(e.value) < 3 || e.value[0] != '0' {
-		return e.value
-	}
-	base := map[byte]int{'o': 8, 'x': 16}[e.value[1]]
-	if base == 0 {
-		return e.value
-	}
-	n, err := strconv.ParseUint(e.value[2:], base, 64)
-	if err != nil {
+	number := strings.HasPrefix(e.value, "0o") || strings.HasPrefix(e.value, "0x")
+	n, err := strconv.ParseUint(e.value, 0, 64) // to which an underscore is nothing
+	if e.kind != yamlPlain || !number || err != nil || strings.Contains(e.value, "_") {
 		return e.value
 	}
 	return strconv.FormatUint(n, 10)

@@ -375,3 +375,74 @@ func TestE2ECourseServerMalformed(t *testing.T) {
 		t.Errorf("got rejected %q, want line 2 alone", got)
 	}
 }
+
+// courseDetails are the names of details that the course's tests read, by action.
+var courseDetails = map[string][]string{
+	"config":             {"client_id", "loop_amount", "loop_period", "log_level", "batch_maxAmount"},
+	"accept_connections": {"ip"},
+	"apuesta_recibida":   {"cantidad"},
+	"apuesta_almacenada": {"dni", "numero"},
+	"apuesta_enviada":    {"dni", "numero"},
+	"apuestas_enviadas":  {"cantidad"},
+	"consulta_ganadores": {"cant_ganadores"},
+	"loop_finished":      {"client_id"},
+	"receive_signal":     {"signal_number"},
+}
+
+// courseParse reads a line as the course's parser does, behind the name of its container: parts between bars, and the value of each behind the last
+// colon in it.
+func courseParse(line string) map[string]string {
+	values := map[string]string{}
+	for _, part := range strings.Split("client1  | "+line, "|") {
+		at := strings.LastIndexByte(part, ':')
+		if at < 0 {
+			continue
+		}
+		name := strings.TrimSpace(part[:at])
+		if words := strings.Fields(name); len(words) > 0 && words[len(words)-1] == "action" {
+			name = "action" // behind time and level
+		}
+		values[name] = strings.TrimSpace(part[at+1:])
+	}
+	return values
+}
+
+// TestE2ECourseParser runs what the course's tests run, with a setting from each place, and reads all lines as its parser does: what it reads is the
+// whole value.
+func TestE2ECourseParser(t *testing.T) {
+	dir := t.TempDir()
+	l := makeLots(t, dir, 1, 400, 12)[0]
+	writeFile(t, dir, "config.yaml", "loop:\n  amount: 100\n  period: \"1ms\"\nbatch:\n  maxAmount: 10\nlog:\n  level: INFO\n")
+	o := openOffice(t, "-draw.agencies=1")
+	bet := []string{"NOMBRE=Ana", "APELLIDO=Paz", "DOCUMENTO=30904465", "NACIMIENTO=2000-01-01", "NUMERO=7574"}
+	b := launchCommand(t, "bet", programCommand(t.TempDir(), bet, "-mode=bet", "-id=2", "-server.address="+o.address()))
+	b.wantExit(exitDone)
+	c := launchCommand(t, "client", programCommand(dir, []string{"CLI_ID=1", "CLI_DATA_FILE=agency-{id}.csv"},
+		"-mode=client", "-draw.agencies=1", "-server.address="+o.address()))
+	c.wantExit(exitDone)
+	c.wantSummary(l)
+	o.stop()
+	seen := map[string]bool{}
+	for _, p := range []*process{o.process, c, b} {
+		for _, line := range p.lines("action: ") {
+			got := courseParse(line)
+			action := got["action"]
+			for _, name := range append([]string{"result"}, courseDetails[action]...) {
+				if want := field(line, name); got[name] != want {
+					t.Errorf("%s: the course reads %s %q, want %q: %q", p.name, name, got[name], want, line)
+				}
+				seen[action+" "+name] = seen[action+" "+name] || got[name] != ""
+			}
+			if _, origins, _ := strings.Cut(line, " | result: "); action == "config_origin" && strings.Count(origins, ":") != strings.Count(origins, "|") {
+				t.Errorf("%s: got a colon in a value of %q", p.name, line)
+			}
+		}
+	}
+	for action, names := range courseDetails {
+		for _, name := range names {
+			if !seen[action+" "+name] {
+				t.Errorf("got no line of action %s with %s", action, name)
+			}
+		}
+	}
+}

@@ -53,12 +53,26 @@ func TestE2EOrigins(t *testing.T) {
 	env := []string{"CLI_BATCH_MAX_AMOUNT=12", "CLI_ID=1", "CLI_DATA_FILE=agency-{id}.csv", "CLI_RETRY_TIMEOUT=0s", "CLI_LOOP_PERIOD="}
 	c := launchCommand(t, "client", programCommand(dir, env, "-mode=client", "-batch.window=3", fmt.Sprintf("-server.address=127.0.0.1:%d", freePort(t))))
 	c.wantExit(exitFailed)
-	line := c.waitFor("action: config | result: success | client_id: 1")
-	for _, part := range []string{"loop_amount: 7 (config.yaml:2)", "batch_maxAmount: 12 (CLI_BATCH_MAX_AMOUNT)", "batch_window: 3 (-batch.window)", "data_file: agency-1.csv (CLI_DATA_FILE)", "loop_period: 0s |"} {
-		if !strings.Contains(line+" |", part) {
-			t.Errorf("got %q, want %q in it", line, part)
+	values := c.waitFor("action: config | result: success | client_id: 1 |")
+	origins := c.waitFor("action: config_origin | result: success |")
+	for _, want := range []struct{ key, value, origin string }{
+		{"loop_amount", "7", "config.yaml line 2"},
+		{"batch_maxAmount", "12", "CLI_BATCH_MAX_AMOUNT"},
+		{"batch_window", "3", "-batch.window"},
+		{"data_file", "agency-1.csv", "CLI_DATA_FILE"},
+		{"data_rejects", "agency-1.rejected.csv", ""},
+		{"loop_period", "0s", ""},
+	} {
+		if value, origin := field(values, want.key), field(origins, want.key); value != want.value || origin != want.origin {
+			t.Errorf("%s: got %q from %q, want %q from %q", want.key, value, origin, want.value, want.origin)
 		}
 	}
+	o := openOffice(t) // its folder has no config file, but it is given flags
+	o.waitFor("action: config | result: success", "draw_winner: 7574")
+	if got := field(o.waitFor("action: config_origin"), "server_host"); got != "-server.host" {
+		t.Errorf("got server_host from %q, want -server.host", got)
+	}
+	o.stop()
 }
 
 // settingsTable has the key of each setting and the variables of the environment that it is read from.
