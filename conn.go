@@ -158,7 +158,7 @@ func (c *serverConn) decide(m []byte, count int) (size int, err error) {
 	var b Bet
 	for i := range count {
 		// Nothing here allocates, locks or logs: it is done for every bet.
-		if rows, next, number := fast.appendRow(d.rows, m, at); next > 0 && !c.srv.store.hasWon(number) {
+		if rows, next, _ := fast.appendRow(d.rows, m, at); next > 0 {
 			d.rows, at = rows, next
 			d.count++
 			d.total++
@@ -175,7 +175,7 @@ func (c *serverConn) decide(m []byte, count int) (size int, err error) {
 // beginDecision empties the decision.
 func (c *serverConn) beginDecision() {
 	d := &c.decision
-	*d = decision{rows: d.rows[:0], winners: d.winners[:0]}
+	*d = decision{rows: d.rows[:0]}
 	c.refused = c.refused[:0]
 }
 
@@ -190,10 +190,6 @@ func (c *serverConn) decideBet(position int, b *Bet) {
 	}
 	d.rows = appendRow(d.rows, b)
 	d.count++
-	if c.srv.store.hasWon(b.Number) {
-		d.winners = appendPacked(d.winners, b.Agency, b.Document)
-		d.won++
-	}
 }
 
 // handleBet is handleBatch for a BET that stands alone.
@@ -297,11 +293,12 @@ func (c *serverConn) handleNotify(m []byte) (size int, err error) {
 	if c.rule.agency != 0 && n.Agency != c.rule.agency {
 		return 0, protocolErrorf("NOTIFY of another agency than this connection's")
 	}
-	// A client that said HELLO waits for the draw here; the others know only the course's way, ACK 3 and come back later.
+	// A client that said HELLO waits for the draw here; the others know only the course's way, ACK 3 and come back later. After the draw
+	// all wait until the winners are known.
 	if n.Kind == notifyFinished {
 		return size, c.finish(n.Agency)
 	}
-	c.owe(answer{kind: answerWinners, agency: n.Agency, hold: c.ses.src != nil, group: c.srv.store.pendingGroup()})
+	c.owe(answer{kind: answerWinners, agency: n.Agency, hold: c.ses.src != nil || c.srv.store.hasDrawn(), group: c.srv.store.pendingGroup()})
 	return size, nil
 }
 

@@ -265,7 +265,6 @@ func benchDecide(b *testing.B, decide func(c *serverConn, m []byte, count int) (
 		all = append(all, m)
 	}
 	c := &serverConn{srv: &server{store: &store{}}, rule: rule{agency: 1, maxNumber: 9998}}
-	c.srv.store.state.lottery.number = noNumber
 	buf, bets, i := make([]byte, 2*maxMessage), 0, 0
 	b.ReportAllocs()
 	for b.Loop() {

@@ -1,25 +1,33 @@
 package main
 
-import "math/bits"
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"math/bits"
+	"strconv"
+)
 
-// A lottery is what the draw is about: who has finished, whether it has taken place, and the winners of each agency. It does no I/O and has no lock: the store
-// that owns it guards it.
-type lottery struct {
-	agencies int       // distinct agencies that must have finished before the draw; 0: there is no draw
-	number   int       // the winning number; noNumber: winners are not kept
+// A draw says who has finished, and whether the draw has taken place. The store that owns it guards
+// it. Winners are kept nowhere: the bets file takes no bet after the draw, so one survey of it then
+// finds them all, whatever number was in force when they were stored.
+type draw struct {
+	agencies int       // distinct agencies that must have finished before it; 0: there is none
+	number   int       // the winning number: that of the settings, once done the one that was drawn
 	finished agencySet // agencies that have finished
-	drawn    bool
-	winners  [256]*winnerList // by agency; nil: none
+	done     bool      // it has taken place
 }
 
-// noNumber is the winning number of a lottery that keeps no winners.
+// noNumber is no winning number.
 const noNumber = -1
 
-// A winnerList holds the documents of an agency's winning bets in stored order, as the strings of a WINNERS, one behind the other. It costs memory in
-// proportion to the winners, whatever the number of bets.
-type winnerList struct {
-	count  int
-	packed []byte
+// due reports whether the draw takes place once finished is the set of agencies that have finished.
+func (d *draw) due(finished *agencySet) bool {
+	return d.agencies > 0 && !d.done && finished.count() >= d.agencies
 }
 
 // An agencySet is a set of agencies.
@@ -37,41 +45,137 @@ func (s *agencySet) count() (n int) {
 	return n
 }
 
-// due tells whether the draw takes place once finished is the set of agencies that have finished.
-func (l *lottery) due(finished *agencySet) bool {
-	return l.agencies > 0 && !l.drawn && finished.count() >= l.agencies
+// A survey is what one pass over the bets file finds in its first length bytes.
+type survey struct {
+	bets    io.ReaderAt
+	length  int64
+	number  string // the winning number; empty: nobody has won, and there is no seal
+	rows    uint64
+	crc     uint32            // CRC-32C of the bytes
+	seal    [sha256.Size]byte // SHA-256 of the bytes
+	odd     int               // line of the first row that is no bet of ours; 0: there is none
+	winners [256]winnerList   // by agency
 }
 
-// hasWon tells whether a bet on number wins.
-func (l *lottery) hasWon(number uint16) bool { return int(number) == l.number }
+// A winnerList says which bets of an agency have won: the documents of the first of them, as many as
+// keptWinners, and where the others are found.
+type winnerList struct {
+	count int
+	kept  [][]byte
+	more  int64 // where in the bets file the first bet is whose document is not kept
+}
 
-// addWinner adds a winning bet of agency, behind the earlier ones.
-func (l *lottery) addWinner(agency uint8, document []byte) {
-	list := l.winners[agency]
-	if list == nil {
-		list = new(winnerList)
-		l.winners[agency] = list
+// keptWinners bounds the memory that somebody can take who bets on nothing but the winning number:
+// 255 agencies of so many documents are 8 MiB.
+const keptWinners = 1024
+
+// surveyBets reads the first length bytes of bets. It fails if they cannot be read, or with ctx's
+// error once ctx is done.
+func surveyBets(ctx context.Context, bets io.ReaderAt, length int64, number int) (*survey, error) {
+	v := &survey{bets: bets, length: length}
+	crc, seal := crc32.New(castagnoli), sha256.New()
+	var sums io.Writer = crc
+	if number != noNumber { // computing the seal takes longest
+		v.number, sums = strconv.Itoa(number), io.MultiWriter(crc, seal)
 	}
-	list.count++
-	list.packed = appendString(list.packed, document)
-}
-
-// winnersOf returns the winners of agency, to be left unchanged. They are complete once the draw has taken place, and nobody may learn them before.
-func (l *lottery) winnersOf(agency uint8) winnerList {
-	if list := l.winners[agency]; list != nil {
-		return *list
+	src := io.TeeReader(stoppable{ctx, io.NewSectionReader(bets, 0, length)}, sums)
+	if err := eachRow(src, v.add); err != nil {
+		return nil, err
 	}
-	return winnerList{}
+	v.crc = crc.Sum32()
+	seal.Sum(v.seal[:0])
+	return v, nil
 }
 
-// each calls yield with each document until it returns false.
-func (l winnerList) each(yield func(document []byte) bool) error {
-	for rest := l.packed; len(rest) > 0; {
-		end := 2 + int(rest[0])<<8 + int(rest[1])
-		if !yield(rest[2:end]) {
-			break
+// A stoppable reads from src until ctx is done.
+type stoppable struct {
+	ctx context.Context
+	src io.Reader
+}
+
+func (r stoppable) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.src.Read(p)
+}
+
+// eachRow calls row with each record of src, until it returns false. A file that was adopted may have
+// lines of any kind: fields is nil where a record cannot be split.
+func eachRow(src io.Reader, row func(rec *record) bool) error {
+	for rows := newReader(src); ; {
+		rec, err := rows.next()
+		var split *recordError
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil && !errors.As(err, &split):
+			return err
+		case !row(rec):
+			return nil
 		}
-		rest = rest[end:]
 	}
-	return nil
+}
+
+// add notes a row.
+func (v *survey) add(rec *record) bool {
+	v.rows++
+	if v.odd == 0 && (len(rec.fields) != 6 || !isDocument(rec.fields[3]) || !isDate(rec.fields[4])) {
+		v.odd = rec.line
+	}
+	if agency, won := v.won(rec); won {
+		w := &v.winners[agency]
+		if w.count++; w.count <= keptWinners {
+			w.kept = append(w.kept, bytes.Clone(rec.fields[3]))
+		} else if w.count == keptWinners+1 {
+			w.more = rec.offset
+		}
+	}
+	return true
+}
+
+// damage says how the bytes differ from those of the CRC that was recorded.
+func (v *survey) damage(recorded uint32) string {
+	text := fmt.Sprintf("its first %d bytes are not those that were stored: their CRC-32C is %08x and was %08x",
+		v.length, v.crc, recorded)
+	if v.odd > 0 {
+		text += fmt.Sprintf("; the first line that is no bet is %d", v.odd)
+	}
+	return text
+}
+
+// won reports whether the bet in a row has won, and whose it is.
+func (v *survey) won(rec *record) (agency uint8, won bool) {
+	if v.number == "" || len(rec.fields) != 6 || string(rec.fields[5]) != v.number || len(rec.fields[3]) > 10 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(rec.fields[0]), 10, 8)
+	return uint8(n), err == nil
+}
+
+// each calls yield with the document of each winner of agency, in stored order, until it returns
+// false. What is not kept is read from the bets file again.
+func (v *survey) each(agency uint8, yield func(document []byte) bool) error {
+	w := &v.winners[agency]
+	for _, document := range w.kept {
+		if !yield(document) {
+			return nil
+		}
+	}
+	left := w.count - len(w.kept)
+	if left == 0 {
+		return nil
+	}
+	err := eachRow(io.NewSectionReader(v.bets, w.more, v.length-w.more), func(rec *record) bool {
+		if of, won := v.won(rec); won && of == agency {
+			if left--; !yield(rec.fields[3]) {
+				left = 0
+			}
+		}
+		return left > 0
+	})
+	if err == nil && left > 0 {
+		err = fmt.Errorf("%d of %d winners of agency %d are gone from the bets file", left, w.count, agency)
+	}
+	return err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // drawNumber is the winning number of the tests' draws.
@@ -76,7 +78,7 @@ func (r *drawRun) start() error {
 		}
 		r.d.off = true
 	}
-	s, err := openStore(r.d, r.options, quiet)
+	s, err := openStore(context.Background(), r.d, r.options, quiet)
 	if err != nil {
 		if errors.Is(err, errPowerOff) {
 			return nil
@@ -90,17 +92,17 @@ func (r *drawRun) start() error {
 // check holds the store to what is known. Nothing is under way.
 func (r *drawRun) check() error {
 	r.s.mu.Lock()
-	l, data := r.s.state.lottery, r.d.read(testPath)
+	l, data := r.s.state.draw, r.d.read(testPath)
 	r.s.mu.Unlock()
 	for agency := range 256 {
 		if a := uint8(agency); l.finished.has(a) && !r.said.has(a) || !l.finished.has(a) && r.known.has(a) {
 			return fmt.Errorf("agency %d: got finished %v", a, l.finished.has(a))
 		}
 	}
-	if r.drawn && !l.drawn {
+	if r.drawn && !l.done {
 		return errors.New("the draw has come undone")
 	}
-	if l.drawn && l.finished.count() < r.options.agencies {
+	if l.done && l.finished.count() < r.options.agencies {
 		return fmt.Errorf("drawn with %d of %d agencies", l.finished.count(), r.options.agencies)
 	}
 	stored, winners := documents(data)
@@ -109,7 +111,7 @@ func (r *drawRun) check() error {
 			return fmt.Errorf("bet %s was answered: got it %d times", doc, stored[doc])
 		}
 	}
-	if !l.drawn {
+	if !l.done {
 		return nil
 	}
 	if r.final == "" {
@@ -118,6 +120,9 @@ func (r *drawRun) check() error {
 	if string(data) != r.final {
 		return errors.New("the bets file changed after the draw")
 	}
+	if !r.awaitWinners() {
+		return nil
+	}
 	for agency := range r.options.agencies + 1 {
 		want := winners[strconv.Itoa(agency)]
 		if got, drawn := packedWinners(r.s, uint8(agency)); !drawn || !bytes.Equal(got, want) {
@@ -125,6 +130,27 @@ func (r *drawRun) check() error {
 		}
 	}
 	return nil
+}
+
+// hasDrawn reports whether the draw has taken place.
+func (r *drawRun) hasDrawn() bool {
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	return r.s.state.draw.done
+}
+
+// awaitWinners waits until the winners are known. It returns false if a crash keeps them from being found.
+func (r *drawRun) awaitWinners() bool {
+	for {
+		select {
+		case <-r.s.drawn:
+			return true
+		case <-time.After(time.Millisecond):
+			if r.d.isOff() {
+				return false
+			}
+		}
+	}
 }
 
 // act sends one message; done notes its answer.
@@ -148,7 +174,7 @@ func (r *drawRun) act() (g *group, done func(), err error) {
 	d, docs := r.decide(agency, ses.at)
 	g, err = r.s.submit(ses, d)
 	if err == errAfterDraw {
-		d.rows, d.count, d.winners, d.won, docs = nil, 0, nil, 0, nil
+		d.rows, d.count, docs = nil, 0, nil
 		g, err = r.s.submit(ses, d)
 	}
 	return g, func() { r.answered = append(r.answered, docs...) }, err
@@ -163,9 +189,6 @@ func (r *drawRun) decide(agency uint8, at Resume) (*decision, []string) {
 		doc := fmt.Sprintf("%09d", r.bets)
 		b := Bet{agency, []byte("A"), []byte("B"), []byte(doc), []byte("2000-01-01"), uint16(drawNumber + r.rng.IntN(3))}
 		d.rows = appendRow(d.rows, &b)
-		if r.s.hasWon(b.Number) {
-			d.winners, d.won = appendPacked(d.winners, agency, b.Document), d.won+1
-		}
 		docs = append(docs, doc)
 		d.count, d.total, d.at.Records = d.count+1, d.total+1, d.at.Records+1
 	}
@@ -200,7 +223,7 @@ func (r *drawRun) live() error {
 		if r.s.available() != nil {
 			return nil
 		}
-		if _, _, drawn := r.s.winners(1); !drawn && r.known.count() == r.options.agencies {
+		if r.known.count() == r.options.agencies && !r.hasDrawn() {
 			return fmt.Errorf("all %d have finished, and there was no draw", r.options.agencies)
 		}
 	}
@@ -279,11 +302,8 @@ func drawStore(t *testing.T, d disk, agencies, winner, want int) *store {
 	options := testOptions()
 	options.agencies, options.winner = agencies, winner
 	s := openTest(t, d, options)
-	s.mu.Lock()
-	g := s.underWay()
-	s.mu.Unlock()
-	if g != nil {
-		<-g.done
+	if want >= 0 {
+		<-s.drawn
 	}
 	if count, _, drawn := s.winners(1); drawn != (want >= 0) || drawn && count != want {
 		t.Errorf("draw of %d agencies with %d: got %d winners, drawn %v; want %d", agencies, winner, count, drawn, want)
@@ -328,7 +348,7 @@ func TestDrawOnce(t *testing.T) {
 	var log bytes.Buffer
 	options := testOptions()
 	options.agencies = 3
-	s, err := openStore(newSimDisk(), options, newLogger(&log, 0))
+	s, err := openStore(context.Background(), newSimDisk(), options, newLogger(&log, 0))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,8 @@
 //	store.go     intake, fencing, the committer, what becomes of a group
 //	group.go     a group of messages, and the sources and sessions in it
 //	ledger.go    the log and the bets file in step, checkpoints
-//	state.go     what the store knows beside the bets, and its form on disk
+//	record.go    the state, the log's record and the snapshot: their forms on disk
+//	source.go    how far each source got, and how many are remembered
 //	walscan.go   the start of the redo log: replay, and what is damage
 //	wal.go       the redo log
 //	disk.go      all that the store asks of the operating system (disk_*.go, lock_*.go)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -37,7 +38,7 @@ func testOptions() storeOptions { return storeOptions{path: testPath, segment: t
 // openTest opens a store that must open.
 func openTest(t testing.TB, d disk, options storeOptions) *store {
 	t.Helper()
-	s, err := openStore(d, options, quiet)
+	s, err := openStore(context.Background(), d, options, quiet)
 	if err != nil {
 		t.Fatalf("openStore: %v", err)
 	}
@@ -151,6 +152,9 @@ func (o *oracle) verify(s *store, data []byte) error {
 	if int64(len(data)) != s.state.length {
 		return fmt.Errorf("bets file: got %d bytes, want the state's %d", len(data), s.state.length)
 	}
+	if crc := crc32.Checksum(data, castagnoli); crc != s.state.crc {
+		return fmt.Errorf("CRC of the bets file: got %08x, and the state says %08x", crc, s.state.crc)
+	}
 	rows, err := splitRows(data)
 	if err != nil {
 		return err
@@ -166,7 +170,7 @@ func (o *oracle) verify(s *store, data []byte) error {
 	total := 0
 	for k := range o.sources {
 		key := sourceOf(k)
-		if err := o.sources[k].verify(k, s.state.sources[key], of[key.agency]); err != nil {
+		if err := o.sources[k].verify(k, s.state.sources.at(key), of[key.agency]); err != nil {
 			return fmt.Errorf("source %d: %w", k+1, err)
 		}
 		total += len(of[key.agency])
@@ -196,7 +200,7 @@ func splitRows(data []byte) (rows []string, err error) {
 }
 
 // verify checks what a store has of source k.
-func (src *oracleSource) verify(k int, at Resume, rows []string) error {
+func (src *oracleSource) verify(k int, at mark, rows []string) error {
 	if at.Records < src.answered || at.Records > src.submitted {
 		return fmt.Errorf("records: got %d, want %d that were answered to %d that were submitted", at.Records, src.answered, src.submitted)
 	}
@@ -206,7 +210,7 @@ func (src *oracleSource) verify(k int, at Resume, rows []string) error {
 		d := batchOf(k, reached)
 		want, reached = append(want, d.rows...), d.at
 	}
-	if reached != at {
+	if reached != at.Resume {
 		return fmt.Errorf("resume: got %v, want %v at the end of a batch", at, reached)
 	}
 	wantRows, _ := splitRows(want)
@@ -214,6 +218,9 @@ func (src *oracleSource) verify(k int, at Resume, rows []string) error {
 		if i >= len(wantRows) || row != wantRows[i] {
 			return fmt.Errorf("row %d: got %q, want %q", i+1, row, append(wantRows, "no more")[min(i, len(wantRows))])
 		}
+	}
+	if at.stored != uint64(len(wantRows)) {
+		return fmt.Errorf("bets stored: got %d, want %d", at.stored, len(wantRows))
 	}
 	if len(rows) != len(wantRows) {
 		return fmt.Errorf("rows: got %d, want %d", len(rows), len(wantRows))
@@ -252,7 +259,7 @@ func (o *oracle) verifyGroups(s *store) error {
 	for _, parts := range o.groups {
 		in := 0
 		for _, p := range parts {
-			if s.state.sources[sourceOf(p.source)].Records >= p.to {
+			if s.state.sources.at(sourceOf(p.source)).Records >= p.to {
 				in++
 			}
 		}
@@ -386,7 +393,7 @@ func (o *oracle) refuse(s *store) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k := range o.sources {
-		at := s.state.sources[sourceOf(k)].Records
+		at := s.state.sources.at(sourceOf(k)).Records
 		o.sources[k].answered, o.sources[k].submitted = max(o.sources[k].answered, at), at
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -95,7 +96,7 @@ func (c *cutter) live(state cutState) {
 		}
 		c.states = append(c.states, next)
 	}
-	s, err := openStore(faulty, options, quiet)
+	s, err := openStore(context.Background(), faulty, options, quiet)
 	if err != nil {
 		c.t.Errorf("%s: openStore: got %v, want a start", story, err)
 		return

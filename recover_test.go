@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -42,7 +43,7 @@ func smallStore(t *testing.T) (*simDisk, *oracle) {
 // cutBack cuts the bets file to what the snapshot vouches for, as a power cut may.
 func cutBack(t *testing.T, d *simDisk) {
 	t.Helper()
-	s, err := parseState(d.read(testPath + ".state"))
+	s, _, err := parseState(d.read(testPath + ".state"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +53,7 @@ func cutBack(t *testing.T, d *simDisk) {
 // startDamaged starts a store whose file was changed. It must have all that the oracle knows, or refuse and name a file of the store.
 func startDamaged(d *simDisk, o *oracle) (started bool, err error) {
 	before := d.read(testPath)
-	s, err := openStore(d, smallOptions(), quiet)
+	s, err := openStore(context.Background(), d, smallOptions(), quiet)
 	if err != nil {
 		if !strings.Contains(err.Error(), testPath) || strings.Contains(err.Error(), "\n") {
 			return false, fmt.Errorf("got the error %q, want one line that names a file", err)
@@ -173,13 +174,13 @@ func TestStoreDamage(t *testing.T) {
 			data[len(stateMagic)]++
 			binary.LittleEndian.PutUint32(data[len(data)-4:], crc32.Checksum(data[:len(data)-4], castagnoli))
 			d.put(testPath+".state", data)
-		}, "bets.csv.state: version 2 is newer than this program"},
+		}, "bets.csv.state: version 3 is newer than this program"},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			d, o := smallStore(t)
 			row.change(d)
-			s, err := openStore(d, smallOptions(), quiet)
+			s, err := openStore(context.Background(), d, smallOptions(), quiet)
 			if err != nil {
 				if row.want == "" || !strings.Contains(err.Error(), row.want) || strings.Contains(err.Error(), "\n") {
 					t.Errorf("got %q, want %q", err, row.want)
@@ -246,18 +247,18 @@ func TestRecoverTwice(t *testing.T) {
 	var files []map[string]string
 	for range 3 {
 		log.Reset()
-		s, err := openStore(d, smallOptions(), newLogger(&log, 0))
+		s, err := openStore(context.Background(), d, smallOptions(), newLogger(&log, 0))
 		if err != nil {
 			t.Fatal(err)
 		}
 		files = append(files, map[string]string{"bets": string(d.read(testPath)), "state": string(d.read(testPath + ".state"))})
-		if repaired := strings.Contains(log.String(), "action: recuperar"); repaired != (len(files) == 1) {
+		if repaired := strings.Contains(log.String(), "action: recover"); repaired != (len(files) == 1) {
 			t.Errorf("start %d: got repairs %v in\n%s", len(files), repaired, log.String())
 		}
 		for line := range strings.Lines(log.String()) {
 			checkLogLine(t, strings.TrimSuffix(line, "\n"))
 		}
-		if len(files) == 1 && !strings.Contains(log.String(), "registros_repetidos: 3") {
+		if len(files) == 1 && !strings.Contains(log.String(), "records: 3") {
 			t.Errorf("the repair does not say how much: %s", log.String())
 		}
 		d.mu.Lock()
@@ -299,14 +300,15 @@ func TestFrozenV1(t *testing.T) {
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("bets file: got %d bytes and %v, want %d", len(got), err, len(want))
 	}
-	if s.state.sequence != 8 || s.state.bets != 118 || len(s.state.sources) != 2 || !s.state.lottery.drawn {
-		t.Errorf("state: got sequence %d, %d bets, %d sources, drawn %v; want 8, 118, 2, true", s.state.sequence, s.state.bets, len(s.state.sources), s.state.lottery.drawn)
+	if s.state.sequence != 8 || s.state.bets != 118 || s.state.sources.count() != 2 || !s.state.draw.done {
+		t.Errorf("state: got sequence %d, %d bets, %d sources, drawn %v; want 8, 118, 2, true", s.state.sequence, s.state.bets, s.state.sources.count(), s.state.draw.done)
 	}
 	for key, at := range map[sourceKey]Resume{sourceOf(0): {135, 0x04e20101}, sourceOf(1): {12, 0xfb5e8fdd}} {
-		if s.state.sources[key] != at {
-			t.Errorf("source %v: got %+v, want %+v", key, s.state.sources[key], at)
+		if got := s.state.sources.at(key); got.Resume != at {
+			t.Errorf("source %v: got %+v, want %+v", key, got, at)
 		}
 	}
+	<-s.drawn
 	for agency, docs := range map[uint8]string{1: "\x00\x018", 2: "\x00\x018"} {
 		if got, drawn := packedWinners(s, agency); !drawn || string(got) != docs {
 			t.Errorf("winners of agency %d: got %q, %v, want %q", agency, got, drawn, docs)
@@ -316,11 +318,11 @@ func TestFrozenV1(t *testing.T) {
 
 // TestSyncModes checks what the start says of each.
 func TestSyncModes(t *testing.T) {
-	for sync, want := range map[time.Duration]string{syncAlways: "and a power cut | costo_de_sync: ", syncNever: "a power cut may take all since the last checkpoint", 200 * time.Millisecond: "a power cut may take the last 200ms"} {
+	for sync, want := range map[time.Duration]string{syncAlways: "and a power cut | sync_cost: ", syncNever: "a power cut may take all since the last checkpoint", 200 * time.Millisecond: "a power cut may take the last 200ms"} {
 		var log bytes.Buffer
 		options := testOptions()
 		options.sync = sync
-		s, err := openStore(newSimDisk(), options, newLogger(&log, 0))
+		s, err := openStore(context.Background(), newSimDisk(), options, newLogger(&log, 0))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -53,7 +53,10 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 		return storeFolderError(cfg.storePath, err)
 	}
 	defer lock.Close()
-	st, err := openStore(osDisk{}, storeOptions{path: cfg.storePath, sync: cfg.storeSync, agencies: cfg.drawAgencies, winner: cfg.drawWinner}, log)
+	st, err := openStore(ctx, osDisk{}, storeOptions{path: cfg.storePath, sync: cfg.storeSync, agencies: cfg.drawAgencies, winner: cfg.drawWinner}, log)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return errStopped
+	}
 	if err != nil {
 		return storeFolderError(cfg.storePath, err)
 	}
@@ -74,9 +77,6 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	srv.shutdown()
 	err = st.close()
 	log.Info(actCloseStore, closed(err), "file", cfg.storePath, "lotes", st.batches, "commits", st.commits)
-	if st.fatal != nil {
-		return st.fatal
-	}
 	return err
 }
 

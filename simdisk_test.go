@@ -236,6 +236,13 @@ func (d *simDisk) powerOff() {
 	d.off, d.before = true, nil
 }
 
+// isOff reports whether the power is off.
+func (d *simDisk) isOff() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.off
+}
+
 // kill returns the disk as the next process finds it after a kill -9: all is seen, and what was not synced is still not on the medium. d.mu is held.
 func (d *simDisk) kill() *simDisk {
 	copies := map[*simInode]*simInode{nil: nil}

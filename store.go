@@ -1,118 +1,156 @@
 package main
 
 import (
+	"cmp"
+	"context"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 )
 
 // The store knows how far each source got, and puts what comes into groups. Its one writer is the
-// committer: while it writes and syncs a group, the next one fills; so one sync serves all that
+// committer: while it writes and syncs a group, the next one fills, so that one sync serves all that
 // waits.
 //
 //	submit → group → ledger.commit: record to the redo log, sync, rows to the bets file → settle: state, answers
+//
+// Locks, in the order in which they may be taken: ledger.checkpointing, store.mu, wal.mu; and
+// ledger.writing, ledger.checkpointing. A connection's locks come before store.mu. Nobody waits for
+// a disk or for the network with store.mu held.
 
 const (
-	// maxSources is how many sources a store remembers.
-	maxSources = 65536
 	// probeEvery is how often a store that had no room looks whether there is some now.
 	probeEvery = 500 * time.Millisecond
+	// surveyEvery is how often the survey of the draw is tried while the bets file cannot be read.
+	surveyEvery = 10 * time.Second
 )
 
 // What a message may meet besides a reason to refuse its bets.
 var (
-	errUnavailable = errors.New("store: not taking bets now")                       // try again later: ACK 5
-	errFenced      = errors.New("store: a newer connection has taken over")         // close without an answer
-	errAfterDraw   = errors.New("store: the draw has taken place")                  // refuse the bets
-	errSources     = errors.New("the store remembers as many sources as it can")    // ACK 6
-	errDead        = errors.New("store: stopped by an earlier failure of the disk") // close without an answer
+	errUnavailable = errors.New("store: not taking bets now")               // try again later: ACK 5
+	errFenced      = errors.New("store: a newer connection has taken over") // close without an answer
+	errAfterDraw   = errors.New("store: the draw has taken place")          // refuse the bets
+	errDead        = errors.New("store: stopped by a failure of the disk")  // close without an answer
+	errSources     = fmt.Errorf("the agency has used up its %d sources",    // ACK 6
+		sourceShare)
 )
 
-// A store is open from openStore to close. Its methods may be called by many goroutines.
+// A store is open from newStore to close. Its methods may be called by many goroutines.
 type store struct {
 	log     *slog.Logger
-	ledger  *ledger       // written by the committer alone
-	dead    chan struct{} // closed when fatal is set
-	stopped chan struct{} // closed when the committer has ended
-	drawn   chan struct{} // closed when the draw is durable
-	wake    chan struct{} // ends a pause of the committer
+	ledger  *ledger         // its commits are the committer's
+	dead    chan struct{}   // closed when the store has failed for good
+	drawn   chan struct{}   // closed when the draw has taken place and the winners are known
+	running sync.WaitGroup  // the committer, and the survey of the draw
+	ctx     context.Context // done when the store closes
+	stop    context.CancelFunc
 
-	mu         sync.Mutex // protects following
-	changed    sync.Cond  // the open group got its first message or was taken, or the store is closing, unavailable or dead
-	state      state      // as of the last settled group
-	open       *group     // what comes now goes here
-	committing *group     // what the committer has in hand; nil: nothing
-	spare      []byte     // the buffer of the group before last
-	live       map[sourceKey]*source
-	fresh      int       // live sources that the state does not know yet
-	pending    agencySet // finished, settled or in a group
-	drawing    bool      // drawn, or a group with the draw is under way
-	trouble    error     // why bets are not taken now, for example a full disk; nil: they are
-	need       int       // bytes of the group that met the trouble; read by the committer, which alone sets it
-	fatal      error     // why nothing is answered any more
-	closing    bool
-	commits    uint64 // groups since the start
-	batches    uint64 // messages in them
+	mu      sync.Mutex // protects following
+	changed sync.Cond  // the open group got a message or was taken, or the store closes, has trouble or is dead
+	state   state      // as of the last group that is durable
+	groups  groups
+	live    map[sourceKey]*sender
+	drawing drawing
+	health  health
+	commits uint64 // groups since the start
+	batches uint64 // messages in them
 }
 
-// submit puts a decision into the open group. The answer may leave when the group is done.
-func (s *store) submit(ses *session, d *decision) (*group, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	// A full group makes connections wait, and so, through the network, their clients: memory is bounded by two groups, however many there are.
-	for s.refuses() == nil && !ses.fenced && !s.open.takesMore() {
-		s.changed.Wait()
-	}
-	if err := s.refuses(); err != nil {
-		return nil, err
-	}
-	if ses.fenced {
-		return nil, errFenced
-	}
-	if s.drawing && d.count > 0 {
-		return nil, errAfterDraw
-	}
-	if d.count == 0 && ses.src == nil {
-		return s.underWay(), nil // nothing to remember
-	}
-	g := s.join()
-	g.buf = append(g.buf, d.rows...)
-	g.count += uint32(d.count)
-	g.winners = append(g.winners, d.winners...)
-	g.nwinners += uint32(d.won)
-	if src := ses.src; src != nil {
-		src.submitted, ses.at = d.at, d.at
-		src.enter(g)
-	}
-	return g, nil
+// A drawing is the draw with what is not durable yet, and what is found out after it.
+type drawing struct {
+	finished agencySet // agencies, durably or in a group
+	begun    bool      // the draw has taken place, or a group with it is under way
+	found    *survey   // the winners; nil: they are not known
 }
 
-// refuses returns why the store takes nothing now. s.mu is held.
-func (s *store) refuses() error {
+// health says whether bets are taken.
+type health struct {
+	trouble error // why not, for now: the disk is full; nil: they are
+	need    int   // bytes of the group that met the trouble; read by the committer, which alone sets it
+	fatal   error // why nothing is answered any more
+	closing bool
+}
+
+// refuses returns why nothing is taken now.
+func (h *health) refuses() error {
 	switch {
-	case s.fatal != nil:
+	case h.fatal != nil:
 		return errDead
-	case s.closing || s.trouble != nil:
+	case h.closing || h.trouble != nil:
 		return errUnavailable
 	}
 	return nil
 }
 
-// join adds a message to the open group. s.mu is held.
-func (s *store) join() *group {
-	if s.open.messages == 0 {
-		s.changed.Broadcast()
+// newStore returns a store over a ledger that was recovered with its state, and starts to take bets.
+func newStore(l *ledger, st state, log *slog.Logger) *store {
+	s := &store{log: log, ledger: l, state: st, dead: make(chan struct{}), drawn: make(chan struct{}),
+		live: map[sourceKey]*sender{}, groups: groups{open: newGroup(nil)}}
+	s.changed.L = &s.mu
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.drawing.finished, s.drawing.begun = st.draw.finished, st.draw.done
+	if st.draw.done {
+		s.running.Add(1)
+		go s.findWinners()
 	}
-	s.open.messages++
-	return s.open
+	l.snapshot, l.died = s.snapshot, s.failed
+	l.start()
+	s.running.Add(1)
+	go s.commitLoop()
+	return s
 }
 
-// hello makes ses the owner of a source, taking it from another session if one has it. RESUME may leave when the group is done; nil: at once.
+// submit puts a decision into the open group. The answer may leave when the group is done; nil: at
+// once.
+func (s *store) submit(ses *session, d *decision) (*group, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// A full group makes connections wait, and so, through the network, their clients: memory is
+	// bounded by two groups, however many there are.
+	for s.health.refuses() == nil && !ses.fenced && !s.groups.open.takesMore() {
+		s.changed.Wait()
+	}
+	if err := s.health.refuses(); err != nil {
+		return nil, err
+	}
+	if ses.fenced {
+		return nil, errFenced
+	}
+	if s.drawing.begun && d.count > 0 {
+		return nil, errAfterDraw
+	}
+	if d.count == 0 && ses.src == nil {
+		return s.groups.underWay(), nil // nothing to remember
+	}
+	g := s.join()
+	g.buf = append(g.buf, d.rows...)
+	g.count += uint32(d.count)
+	if ses.src != nil {
+		ses.src.submit(g, d.at, d.count)
+		ses.at = d.at
+	}
+	return g, nil
+}
+
+// join adds a message to the open group. s.mu is held.
+func (s *store) join() *group {
+	g := s.groups.open
+	if g.messages == 0 {
+		s.changed.Broadcast()
+	}
+	g.messages++
+	return g
+}
+
+// hello makes ses the owner of a source, taking it from another session if one has it. RESUME may
+// leave when the group is done; nil: at once.
 func (s *store) hello(ses *session, key sourceKey) (Resume, *group, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.refuses(); err != nil {
+	if err := s.health.refuses(); err != nil {
 		return Resume{}, nil, err
 	}
 	if ses.fenced {
@@ -120,24 +158,37 @@ func (s *store) hello(ses *session, key sourceKey) (Resume, *group, error) {
 	}
 	src := s.live[key]
 	if src == nil {
-		at, known := s.state.sources[key]
-		if !known && len(s.state.sources)+s.fresh >= maxSources {
+		if !s.hasPlace(key) {
 			return Resume{}, nil, errSources
 		}
-		src = &source{key: key, submitted: at, fresh: !known}
-		if src.fresh {
-			s.fresh++
-		}
+		src = &sender{key: key, submitted: s.state.sources.at(key)}
 		s.live[key] = src
 	}
-	// The older connection is closed without an answer to what was not taken; what was taken is in src.submitted.
+	// The older connection is closed without an answer to what was not taken; what was taken is in
+	// submitted.
 	if old := src.owner; old != nil && old != ses {
 		old.fenced = true
 		old.fence()
 		s.changed.Broadcast()
 	}
-	src.owner, ses.src, ses.at = ses, src, src.submitted
-	return src.submitted, src.group, nil
+	src.owner, ses.src, ses.at = ses, src, src.submitted.Resume
+	return ses.at, src.group, nil
+}
+
+// hasPlace reports whether a source that nobody sends now has a place in its agency's share, or may
+// have one: those of which no bet was stored give theirs up, unless they are being sent. s.mu is
+// held.
+func (s *store) hasPlace(key sourceKey) bool {
+	if s.state.sources.at(key).stored > 0 {
+		return true
+	}
+	taken := s.state.sources.kept(key.agency)
+	for other := range s.live {
+		if other.agency == key.agency && s.state.sources.at(other).stored == 0 {
+			taken++
+		}
+	}
+	return taken < sourceShare
 }
 
 // leave ends a session.
@@ -146,88 +197,95 @@ func (s *store) leave(ses *session) {
 	defer s.mu.Unlock()
 	if src := ses.src; src != nil && src.owner == ses {
 		src.owner = nil
-		s.forget(src)
+		s.drop(src)
 	}
 }
 
-// forget drops a source that nobody sends and that no group under way has a part in: the state knows all of it. s.mu is held.
-func (s *store) forget(src *source) {
+// drop lets go of a sender whose connection is gone and that no group under way has a part in: the
+// state knows all of it. s.mu is held.
+func (s *store) drop(src *sender) {
 	if src.owner == nil && src.group == nil && s.live[src.key] == src {
 		delete(s.live, src.key)
-		if src.fresh {
-			s.fresh--
-		}
 	}
 }
 
-// finish notes that agency has sent all its bets; the last one makes the draw. A repeated call changes nothing. What hangs on it may be answered when
-// the group is done; nil: at once.
+// forgetSource makes the store forget a source that nobody sends. It returns when that is durable.
+func (s *store) forgetSource(key sourceKey) error {
+	s.mu.Lock()
+	g := s.join()
+	g.marks = append(g.marks, sourceMark{key: key})
+	s.mu.Unlock()
+	<-g.done
+	return g.err
+}
+
+// finish notes that agency has sent all its bets; the last one makes the draw. A repeated call
+// changes nothing. What hangs on it may be answered when the group is done; nil: at once.
 func (s *store) finish(agency uint8) (*group, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.refuses(); err != nil {
+	if err := s.health.refuses(); err != nil {
 		return nil, err
 	}
-	if s.pending.has(agency) {
-		return s.underWay(), nil // it may be in a group that is not durable yet
+	if !s.drawing.finished.has(agency) {
+		s.drawing.finished.add(agency)
+		g := s.join()
+		g.finished = append(g.finished, agency)
+		s.drawIfDue()
 	}
-	g := s.join()
-	s.pending.add(agency)
-	g.finished = append(g.finished, agency)
-	s.drawIfDue(g)
-	return g, nil
+	return s.groups.underWay(), nil // others may have put it into a group that is not durable yet
 }
 
-// hasWon tells whether a bet on number wins if there is a draw. The number does not change while the store is open.
-func (s *store) hasWon(number uint16) bool { return s.state.lottery.hasWon(number) }
+// drawIfDue puts the draw into the open group once all have finished. s.mu is held.
+func (s *store) drawIfDue() {
+	if !s.drawing.begun && s.state.draw.due(&s.drawing.finished) {
+		s.drawing.begun = true
+		g := s.join()
+		g.draw, g.number = true, s.state.draw.number
+	}
+}
 
-// pendingGroup is underWay for those who do not hold s.mu.
+// pendingGroup returns the group that must be done before all that was submitted is durable.
 func (s *store) pendingGroup() *group {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.underWay()
+	return s.groups.underWay()
 }
 
-// underWay returns the group that must be done before all that was submitted until now is durable. s.mu is held.
-func (s *store) underWay() *group {
-	if s.open.messages > 0 {
-		return s.open
-	}
-	return s.committing
-}
-
-// drawIfDue puts the draw into g once all have finished. s.mu is held.
-func (s *store) drawIfDue(g *group) {
-	if !s.drawing && s.state.lottery.due(&s.pending) {
-		s.drawing, g.draw = true, true
-	}
+// hasDrawn reports whether the draw has taken place, durably or in a group under way: whoever asks
+// for winners then need not wait long.
+func (s *store) hasDrawn() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.drawing.begun
 }
 
 // winners returns how many winning bets agency has, and each, which calls yield with their
 // documents in stored order until yield returns false. each fails if they cannot be read; it holds
-// no lock while yield runs. known is false, and there are none, before the draw is durable.
+// no lock while yield runs. known is false, and there are none, as long as drawn is not closed.
 func (s *store) winners(agency uint8) (count int, each func(yield func(document []byte) bool) error, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.state.lottery.drawn {
+	found := s.drawing.found
+	if found == nil {
 		return 0, nil, false
 	}
-	list := s.state.lottery.winnersOf(agency)
-	return list.count, list.each, true
+	each = func(yield func([]byte) bool) error { return found.each(agency, yield) }
+	return found.winners[agency].count, each, true
 }
 
 // available returns nil if bets are taken now.
 func (s *store) available() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.refuses()
+	return s.health.refuses()
 }
 
 // commitLoop is the committer.
 func (s *store) commitLoop() {
-	defer close(s.stopped)
+	defer s.running.Done()
 	for {
-		g, end := s.take()
+		g, end := s.nextGroup()
 		if end {
 			return
 		}
@@ -240,95 +298,96 @@ func (s *store) commitLoop() {
 	}
 }
 
-// take returns the next group once it has a message; nil while there is trouble; end when the store is closing and nothing is left.
-func (s *store) take() (g *group, end bool) {
+// nextGroup returns the next group once it has a message; nil while there is trouble; end when the
+// store is closing and nothing is left.
+func (s *store) nextGroup() (g *group, end bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.open.messages == 0 {
-		if s.closing || s.fatal != nil {
+	for s.groups.open.messages == 0 {
+		if s.health.closing || s.health.fatal != nil {
 			return nil, true
 		}
-		if s.trouble != nil {
+		if s.health.trouble != nil {
 			return nil, false
 		}
-		s.changed.Wait()
+		// The draw may be due with nobody there to say so: draw.agencies is lower than it was, or
+		// the group that had the draw met a full disk.
+		if s.drawIfDue(); s.groups.open.messages == 0 {
+			s.changed.Wait()
+		}
 	}
-	g = s.open
-	s.committing = g
-	s.open, s.spare = newGroup(s.spare), nil
 	s.changed.Broadcast()
-	return g, false
+	return s.groups.next(), false
 }
 
-// commit has the ledger commit g. Only the committer changes the state, so it is read without the lock.
+// commit has the ledger commit g. Only the committer changes the state, so it is read without the
+// lock.
 func (s *store) commit(g *group) (sequence uint64, err error) {
-	record, rows := g.seal(s.state.length)
-	return s.ledger.commit(record, rows)
+	g.buf = g.seal(g.buf, s.state.length, s.state.crc)
+	return s.ledger.commit(g.buf, g.rows)
 }
 
 // settle makes the outcome of a group known.
 func (s *store) settle(g *group, sequence uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.committing = nil
+	s.groups.committing = nil
 	switch {
-	case s.fatal != nil || isFatal(err):
+	case s.health.fatal != nil || isFatal(err):
 		s.die(err)
-		g.err = s.fatal
+		g.end(s.health.fatal)
 	case err == nil:
 		s.settleDone(g, sequence)
 	default:
 		s.settleTrouble(g, err)
 	}
-	s.spare = g.buf[:0]
-	close(g.done)
+	s.groups.spare = g.buf[:0]
 	s.changed.Broadcast()
 }
 
 // settleDone brings the state to where g leaves it. s.mu is held.
 func (s *store) settleDone(g *group, sequence uint64) {
-	payload := g.buf[walRecordHead:]
-	rec, err := parseRedo(payload)
-	if err != nil {
-		panic(err) // seal and parseRedo contradict each other
+	for _, m := range g.marks {
+		if s.state.sources.at(m.key).stored == 0 && m.at.stored > 0 {
+			warnOfShare(s.log, m.key.agency, s.state.sources.kept(m.key.agency)+1)
+		}
 	}
-	s.state.apply(sequence, &rec)
+	s.state.apply(sequence, &g.redo)
 	s.commits++
 	s.batches += uint64(g.messages)
-	for _, src := range g.sources {
-		if src.fresh {
-			src.fresh = false
-			s.fresh--
-		}
+	for _, src := range g.senders {
 		s.part(src, g)
 	}
 	if g.draw {
-		close(s.drawn)
 		s.log.Info(actSorteo, success)
+		s.running.Add(1)
+		go s.findWinners()
 	}
+	g.end(nil)
 }
 
 // part ends src's part in g. s.mu is held.
-func (s *store) part(src *source, g *group) {
+func (s *store) part(src *sender, g *group) {
 	if src.group == g {
 		src.group = nil
-		s.forget(src)
+		s.drop(src)
 	}
 }
 
-// settleTrouble refuses g, and the open group with it: what follows a refused batch of a source must not overtake it. s.mu is held.
+// settleTrouble refuses g, and the open group with it: what follows a refused batch of a source must
+// not overtake it. s.mu is held.
 func (s *store) settleTrouble(g *group, err error) {
-	if s.trouble == nil {
-		s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err, "todo", "make room (or lift the quota or the limit on file size); bets are refused with ACK 5 until then, and taken again by themselves")
+	if s.health.trouble == nil {
+		s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err, "todo",
+			"make room (or lift the quota or the limit on file size): bets are refused with ACK 5 until then, and taken again by themselves")
 	}
-	s.trouble, s.need = err, len(g.buf)
-	// What joined the open group meanwhile stands behind the refused group, in its sources' order: it can't be kept when that is not.
-	late := s.open
-	s.open = newGroup(nil)
+	s.health.trouble, s.health.need = err, len(g.buf)
+	// What joined the open group meanwhile stands behind the refused group, in its sources' order.
+	late := s.groups.open
+	s.groups.open = newGroup(nil)
 	for _, failed := range []*group{g, late} {
-		failed.err = errUnavailable
-		for _, src := range failed.sources {
-			src.submitted = s.state.sources[src.key] // back to what is durable
+		for _, src := range failed.senders {
+			src.submitted = s.state.sources.at(src.key) // back to what is durable
 			// Its connection may have more to submit before it reads of the refusal: fenced, it can't.
 			if src.owner != nil {
 				src.owner.fenced = true
@@ -336,22 +395,23 @@ func (s *store) settleTrouble(g *group, err error) {
 			}
 			s.part(src, failed)
 		}
+		failed.end(errUnavailable)
 	}
-	s.pending, s.drawing = s.state.lottery.finished, s.state.lottery.drawn // whoever finished in these groups must say it again
-	close(late.done)
+	// Whoever finished in these groups must say it again; the draw is the committer's to make again.
+	s.drawing.finished, s.drawing.begun = s.state.draw.finished, s.state.draw.done
 }
 
 // die ends the store: nothing is answered any more. s.mu is held.
 func (s *store) die(err error) {
-	if s.fatal != nil {
+	if s.health.fatal != nil {
 		return
 	}
-	s.fatal = err
-	s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err, "todo", "check the disk, then start the server again: it recovers what was acknowledged")
+	s.health.fatal = err
+	s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err,
+		"todo", "check the disk, then start the server again: it recovers what was acknowledged")
 	close(s.dead)
-	s.open.err = err
-	close(s.open.done)
-	s.open = newGroup(nil)
+	s.groups.open.end(err)
+	s.groups.open = newGroup(nil)
 	s.changed.Broadcast()
 }
 
@@ -374,32 +434,73 @@ func (s *store) failed(err error) {
 
 // probe waits a little and looks whether there is room again, for as much as was refused.
 func (s *store) probe() {
-	pause := time.NewTimer(probeEvery)
-	defer pause.Stop()
-	select {
-	case <-pause.C:
-	case <-s.wake:
+	if !s.pause(probeEvery) {
 		return
 	}
-	err := s.ledger.hasRoom(s.need)
+	err := s.ledger.hasRoom(s.health.need)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if isFatal(err) {
 		s.die(err)
 	}
 	if err == nil {
-		s.trouble = nil
+		s.health.trouble = nil
 		s.log.Info(actStore, success, "file", s.ledger.path, "reason", "there is room again: bets are taken")
 	}
 }
 
-// close commits what is under way, writes a checkpoint and closes the files. Everything that was submitted is answered for before it returns.
+// pause waits for d. It returns false if the store closes meanwhile.
+func (s *store) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-s.ctx.Done():
+		return false
+	}
+}
+
+// findWinners surveys the bets file after the draw; from then on the winners are known. A bets file
+// that is not what was stored does not keep them from being told, but it is said.
+func (s *store) findWinners() {
+	defer s.running.Done()
+	s.mu.Lock()
+	length, crc, number := s.state.length, s.state.crc, s.state.draw.number // final since the draw
+	s.mu.Unlock()
+	found, err := surveyBets(s.ctx, s.ledger.bets, length, number)
+	if err != nil && s.ctx.Err() == nil {
+		s.log.Error(actSorteoSello, fail, "file", s.ledger.path, "reason", err, "todo",
+			"check the disk: the winners are not told until the bets can be read, which is tried again every 10 s")
+	}
+	for err != nil {
+		if !s.pause(surveyEvery) {
+			return
+		}
+		found, err = surveyBets(s.ctx, s.ledger.bets, length, number)
+	}
+	if found.crc == crc {
+		s.log.Info(actSorteoSello, success, "apuestas", found.rows, "sha256", hex.EncodeToString(found.seal[:]))
+	} else {
+		s.log.Error(actSorteoSello, fail, "file", s.ledger.path, "reason", found.damage(crc), "todo",
+			"compare the file with a copy: a disk or a hand has changed it; the winners are those that it says now")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drawing.found = found
+	close(s.drawn)
+}
+
+// close commits what is under way, writes a checkpoint and closes the files. Everything that was
+// submitted is answered for before it returns. It fails with the failure that ended the store, if one
+// did.
 func (s *store) close() error {
 	s.mu.Lock()
-	s.closing = true
+	s.health.closing = true
 	s.changed.Broadcast()
 	s.mu.Unlock()
-	close(s.wake)
-	<-s.stopped
-	return s.ledger.close(s.fatal != nil)
+	s.stop()
+	s.running.Wait()
+	err := s.ledger.close(s.health.fatal != nil)
+	return cmp.Or(s.health.fatal, err)
 }

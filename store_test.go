@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -163,21 +165,35 @@ func TestFencing(t *testing.T) {
 	}
 }
 
-// TestSourcesBound fills a store with as many sources as it takes.
+// TestSourcesBound fills an agency's share. Only a source with a bet stored keeps its place: those of refused bets alone give theirs up, unless they are
+// being sent; other agencies notice nothing.
 func TestSourcesBound(t *testing.T) {
 	d := newSimDisk()
 	s := openTest(t, d, testOptions())
 	s.mu.Lock()
-	for i := range maxSources - 2 {
-		s.state.sources[sourceKey{1, fmt.Sprint(i)}] = Resume{1, 2}
+	for i := range sourceShare - 2 {
+		s.state.sources.put(sourceKey{2, fmt.Sprint(i)}, mark{Resume{1, 2}, 1})
 	}
 	s.mu.Unlock()
+	for i := range 2 * sourceShare { // a peer whose bets are all refused
+		ses, _ := mustHello(t, s, sourceKey{2, fmt.Sprint("refused", i)})
+		g, err := s.submit(ses, &decision{total: 1, at: Resume{1, 3}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-g.done
+		s.leave(ses)
+	}
+	if got := len(s.state.sources[2]); got > sourceShare {
+		t.Errorf("sources of the agency: got %d, want %d at most", got, sourceShare)
+	}
 	one, _ := mustHello(t, s, sourceKey{2, strings.Repeat("ñ", 127) + "x"})
 	two, _ := mustHello(t, s, sourceKey{2, "b"})
 	if _, _, err := s.hello(&session{}, sourceKey{2, "c"}); err != errSources {
-		t.Errorf("source %d: got %v, want errSources", maxSources+1, err)
+		t.Errorf("a source more: got %v, want errSources", err)
 	}
-	mustHello(t, s, sourceKey{1, "7"}) // one that it knows
+	mustHello(t, s, sourceKey{2, "7"}) // one that it knows
+	mustHello(t, s, sourceKey{1, "c"}) // another agency's
 	s.leave(two)                       // without a bet: it is forgotten
 	two, _ = mustHello(t, s, sourceKey{2, "c"})
 	for _, ses := range []*session{one, two} {
@@ -192,11 +208,45 @@ func TestSourcesBound(t *testing.T) {
 	}
 	s = openTest(t, d.kill(), testOptions())
 	defer s.close()
-	if got := len(s.state.sources); got != maxSources {
-		t.Errorf("sources after a restart: got %d, want %d", got, maxSources)
+	if got := len(s.state.sources[2]); got != sourceShare {
+		t.Errorf("sources after a restart: got %d, want %d", got, sourceShare)
 	}
 	if _, at := mustHello(t, s, one.src.key); at != one.at {
 		t.Errorf("source with a name of 255 bytes: got %+v, want %+v", at, one.at)
+	}
+}
+
+// TestForgetSource has a stopped store forget a source, and gives its agency the place back.
+func TestForgetSource(t *testing.T) {
+	d := newSimDisk()
+	s := openTest(t, d, testOptions())
+	ses, _ := mustHello(t, s, sourceOf(0))
+	<-mustSubmit(t, s, ses, 0).done
+	kept, _ := mustHello(t, s, sourceOf(1))
+	<-mustSubmit(t, s, kept, 1).done
+	s.close()
+	before := d.read(testPath)
+	if err := forgetSource(context.Background(), d, testOptions(), sourceKey{1, "other"}, quiet); err == nil {
+		t.Error("a source that is not known: got no error")
+	}
+	var crashed []*simDisk
+	d.before = func() { crashed = append(crashed, d.kill()) }
+	if err := forgetSource(context.Background(), d, testOptions(), sourceOf(0), quiet); err != nil {
+		t.Fatal(err)
+	}
+	for i, after := range append(crashed, d.kill()) {
+		s := openTest(t, after, testOptions())
+		_, at := mustHello(t, s, sourceOf(0))
+		if at != (Resume{}) && (at != ses.at || i == len(crashed)) {
+			t.Errorf("crash %d: got %+v, want nothing, or %+v before it is durable", i, at, ses.at)
+		}
+		if _, at := mustHello(t, s, sourceOf(1)); at != kept.at {
+			t.Errorf("crash %d: the other source: got %+v, want %+v", i, at, kept.at)
+		}
+		s.close()
+		if !bytes.Equal(after.read(testPath), before) {
+			t.Errorf("crash %d: the bets file has changed", i)
+		}
 	}
 }
 
@@ -315,7 +365,7 @@ func failAt(t *testing.T, d *simDisk, n int, c faultCase) bool {
 	}
 	for _, after := range []*simDisk{d.kill(), d.powerCut(newRNG(uint64(n)))} {
 		known := o.copy()
-		s, err := openStore(after, testOptions(), quiet)
+		s, err := openStore(context.Background(), after, testOptions(), quiet)
 		if err != nil {
 			t.Errorf("%s: the next start: got %v", story, err)
 			continue
@@ -335,7 +385,7 @@ func failAt(t *testing.T, d *simDisk, n int, c faultCase) bool {
 // faultyLife opens a store, sends batches past a checkpoint, and closes it. It returns what ended that early, if it was not a refusal; after one it sends again
 // as soon as there is room, or ends if there will be none.
 func faultyLife(d disk, o *oracle, again bool) error {
-	s, err := openStore(d, testOptions(), quiet)
+	s, err := openStore(context.Background(), d, testOptions(), quiet)
 	if err != nil {
 		return err
 	}
@@ -350,7 +400,7 @@ func faultyLife(d disk, o *oracle, again bool) error {
 		}
 	}
 	s.close()
-	return s.fatal
+	return s.health.fatal
 }
 
 // waitRoom waits until the store takes bets again or never will.

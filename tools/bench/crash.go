@@ -101,7 +101,7 @@ func (b *bench) recovery(ctx context.Context) error {
 	if err := srv.stop(); err != nil {
 		return err
 	}
-	replayed, err := srv.findNumber("recuperar", "bytes")
+	replayed, err := srv.findNumber("recover", "bytes")
 	if err != nil {
 		return err
 	}

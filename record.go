@@ -1,0 +1,308 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+)
+
+// What the store keeps beside the bets: its state, the record of the redo log that moves the state
+// on, and the snapshot that a checkpoint makes of it. Each form stands above its writer and parser.
+//
+// To change a form: raise its version, read the older ones too, freeze a store of the new one in
+// testdata/store.
+
+// A state is all that the store knows beside the bets themselves, as of one record of the redo log.
+// It changes only by whole records, so that it and the bets file cannot disagree.
+type state struct {
+	sequence uint64  // number of the last record that is in
+	length   int64   // bytes of the bets file
+	bets     uint64  // rows of the bets file
+	crc      uint32  // CRC-32C of the bets file up to length
+	sources  sources // how far each got
+	draw     draw    // who has finished, and whether it has taken place
+}
+
+// The payload of a record of the redo log, integers little-endian:
+//
+//	u56 length of the bets file before this record, u8 form of this payload: 2
+//	u32 rows, u32 bytes of the rows, then the rows as they stand in the bets file
+//	u32 CRC-32C of the bets file up to behind these rows
+//	u16 sources, for each, how far it got with this record:
+//	    u8 agency, u8 length, name, u64 records, u32 crc, u64 bets stored; all 0: it is forgotten
+//	u8 agencies that finished with this record, for each: u8 agency
+//	u32 winning number of the draw, which took place behind all of the above; 0xffffffff: no draw
+//
+// The rows come first so that a group can be filled while it is open: what precedes them has a
+// fixed size. Form 1, which has 0 for its form, is read as well (parseRedo1).
+const (
+	redoForm   = 2
+	redoFormAt = 56                      // bits of the length below the form
+	redoRowsAt = walRecordHead + 8 + 4*2 // where the rows start in a record with its head
+)
+
+// A redo is what a record says. Its slices alias the record.
+type redo struct {
+	length   int64 // of the bets file before it
+	count    uint32
+	rows     []byte
+	crc      uint32
+	marks    []sourceMark
+	finished []byte
+	draw     bool
+	number   int  // of the draw
+	first    bool // form 1, which has neither crc nor number
+}
+
+// A sourceMark says how far a source got.
+type sourceMark struct {
+	key sourceKey
+	at  mark
+}
+
+// seal completes the record in buf, whose rows have been appended from redoRowsAt on, and fills r in
+// from it. The bets file has length bytes before it, of that crc.
+func (r *redo) seal(buf []byte, length int64, crc uint32) []byte {
+	le := binary.LittleEndian
+	r.rows = buf[redoRowsAt:]
+	r.length, r.crc = length, crc32.Update(crc, castagnoli, r.rows)
+	le.PutUint64(buf[walRecordHead:], uint64(length)|redoForm<<redoFormAt)
+	le.PutUint32(buf[walRecordHead+8:], r.count)
+	le.PutUint32(buf[walRecordHead+12:], uint32(len(r.rows)))
+	buf = le.AppendUint32(buf, r.crc)
+	buf = le.AppendUint16(buf, uint16(len(r.marks)))
+	for _, m := range r.marks {
+		buf = appendMark(buf, m.key, m.at)
+	}
+	buf = append(append(buf, byte(len(r.finished))), r.finished...)
+	return le.AppendUint32(buf, uint32(drawnNumber(r.draw, r.number)))
+}
+
+// drawnNumber is number if it was drawn, otherwise noNumber.
+func drawnNumber(drawn bool, number int) int {
+	if drawn {
+		return number
+	}
+	return noNumber
+}
+
+// appendMark appends how far a source got.
+func appendMark(dst []byte, key sourceKey, at mark) []byte {
+	dst = append(dst, key.agency, byte(len(key.name)))
+	dst = append(dst, key.name...)
+	dst = binary.LittleEndian.AppendUint64(dst, at.Records)
+	dst = binary.LittleEndian.AppendUint32(dst, at.CRC)
+	return binary.LittleEndian.AppendUint64(dst, at.stored)
+}
+
+// errPayload says that a payload or a snapshot does not have the form that its checksum vouches for.
+var errPayload = errors.New("state: not in the form of this version")
+
+// parseRedo reads a payload.
+func parseRedo(payload []byte) (*redo, error) {
+	d := decoder{data: payload}
+	head := d.integer(8)
+	r := &redo{length: int64(head & (1<<redoFormAt - 1)), count: d.u32()}
+	r.rows = d.bytes(int(d.u32()))
+	switch head >> redoFormAt {
+	case 0:
+		r.parseFirst(&d)
+	case redoForm:
+		r.crc = d.u32()
+		for range d.integer(2) {
+			r.marks = append(r.marks, d.mark(false))
+		}
+		r.finished = d.bytes(int(d.u8()))
+		r.draw, r.number = d.draw()
+	default:
+		return nil, errPayload
+	}
+	if d.bad || len(d.data) > 0 {
+		return nil, errPayload
+	}
+	return r, nil
+}
+
+// parseFirst reads the rest of a payload of form 1, behind the rows:
+//
+//	u16 sources, for each: u8 agency, u8 length, name, u64 records, u32 crc
+//	u32 winners, for each: u8 agency, u8 length, document
+//	u8 agencies that finished with this record, for each: u8 agency
+//	u8 1: the draw took place, after all of the above
+//
+// The winners may be of another number than the draw's: they are found in the bets file instead.
+func (r *redo) parseFirst(d *decoder) {
+	r.first = true
+	for range d.integer(2) {
+		r.marks = append(r.marks, d.mark(true))
+	}
+	for n := d.u32(); n > 0 && !d.bad; n-- {
+		d.u8()
+		d.bytes(int(d.u8()))
+	}
+	r.finished = d.bytes(int(d.u8()))
+	r.draw = d.u8() == 1
+}
+
+// apply brings the state to where the record leaves it.
+func (s *state) apply(sequence uint64, r *redo) {
+	s.sequence = sequence
+	s.length = r.length + int64(len(r.rows))
+	s.bets += uint64(r.count)
+	s.crc = r.crc
+	for _, m := range r.marks {
+		s.sources.put(m.key, m.at)
+	}
+	for _, agency := range r.finished {
+		s.draw.finished.add(agency)
+	}
+	if r.draw {
+		s.draw.done = true
+		if !r.first {
+			s.draw.number = r.number
+		}
+	}
+}
+
+// The snapshot, integers little-endian:
+//
+//	"tp0state", u32 version 2
+//	u64 sequence, u64 length, u64 bets, u32 CRC-32C of the bets file up to length
+//	u32 number that was drawn; 0xffffffff: the draw has not taken place
+//	4 × u64 agencies that finished, as a set of bits
+//	u32 sources, for each as in a record
+//	u32 CRC-32C of all before it
+//
+// Version 1 is read as well (parseFirst).
+const (
+	stateMagic   = "tp0state"
+	stateVersion = 2
+)
+
+// appendState appends the snapshot of s.
+func appendState(dst []byte, s *state) []byte {
+	le := binary.LittleEndian
+	start := len(dst)
+	dst = le.AppendUint32(append(dst, stateMagic...), stateVersion)
+	dst = le.AppendUint64(dst, s.sequence)
+	dst = le.AppendUint64(dst, uint64(s.length))
+	dst = le.AppendUint64(dst, s.bets)
+	dst = le.AppendUint32(dst, s.crc)
+	dst = le.AppendUint32(dst, uint32(drawnNumber(s.draw.done, s.draw.number)))
+	for _, word := range s.draw.finished {
+		dst = le.AppendUint64(dst, word)
+	}
+	dst = le.AppendUint32(dst, uint32(s.sources.count()))
+	for agency, names := range s.sources {
+		for name, at := range names {
+			dst = appendMark(dst, sourceKey{uint8(agency), name}, at)
+		}
+	}
+	return le.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
+}
+
+// parseState reads a snapshot. One of version 1 says nothing of crc.
+func parseState(data []byte) (s *state, version int, err error) {
+	le := binary.LittleEndian
+	end := len(data) - 4
+	if end < len(stateMagic)+4 || string(data[:len(stateMagic)]) != stateMagic ||
+		crc32.Checksum(data[:end], castagnoli) != le.Uint32(data[end:]) {
+		return nil, 0, errors.New("damaged (its checksum does not match): restore it from a copy")
+	}
+	d := decoder{data: data[len(stateMagic):end]}
+	version = int(d.u32())
+	s = &state{sequence: d.u64(), length: int64(d.u64()), bets: d.u64()}
+	switch version {
+	case 1:
+		s.parseFirst(&d)
+	case stateVersion:
+		s.crc = d.u32()
+		s.draw.done, s.draw.number = d.draw()
+		s.parseSources(&d, false)
+	default:
+		return nil, 0, fmt.Errorf("version %d is newer than this program, which knows %d: start a newer program",
+			version, stateVersion)
+	}
+	if d.bad || len(d.data) > 0 {
+		return nil, 0, errPayload
+	}
+	return s, version, nil
+}
+
+// parseFirst reads the rest of a snapshot of version 1, behind bets:
+//
+//	u8 1: drawn, u32 winning number (0xffffffff: winners are not kept), 4 × u64 agencies that finished
+//	u32 sources, for each as in a record of form 1
+//	u16 agencies with winners, for each: u8 agency, u32 count, u32 bytes, then the documents
+func (s *state) parseFirst(d *decoder) {
+	s.draw.done = d.u8() == 1
+	s.draw.number = int(int32(d.u32()))
+	s.parseSources(d, true)
+	for n := d.integer(2); n > 0 && !d.bad; n-- {
+		d.u8()
+		d.u32()
+		d.bytes(int(d.u32()))
+	}
+}
+
+// parseSources reads the snapshot's agencies that finished, and its sources.
+func (s *state) parseSources(d *decoder, first bool) {
+	for i := range s.draw.finished {
+		s.draw.finished[i] = d.u64()
+	}
+	for n := d.u32(); n > 0 && !d.bad; n-- {
+		m := d.mark(first)
+		s.sources.put(m.key, m.at)
+	}
+}
+
+// A decoder reads integers and bytes from data; once it has run short, bad stays set and all it
+// returns is zero.
+type decoder struct {
+	data []byte
+	bad  bool
+}
+
+// bytes returns the next n bytes, which alias the data; nil if there are fewer. A length that the
+// data claims is compared with what is there before anything is made of it.
+func (d *decoder) bytes(n int) []byte {
+	if n < 0 || n > len(d.data) {
+		d.bad, d.data = true, nil
+		return nil
+	}
+	b := d.data[:n:n]
+	d.data = d.data[n:]
+	return b
+}
+
+// integer returns the next little-endian integer of size bytes, 8 at most.
+func (d *decoder) integer(size int) uint64 {
+	var word [8]byte
+	copy(word[:], d.bytes(size))
+	return binary.LittleEndian.Uint64(word[:])
+}
+
+func (d *decoder) u8() uint8   { return uint8(d.integer(1)) }
+func (d *decoder) u32() uint32 { return uint32(d.integer(4)) }
+func (d *decoder) u64() uint64 { return d.integer(8) }
+
+// mark reads a source and how far it got. The first form did not say how many of its bets were
+// stored: all of them count.
+func (d *decoder) mark(first bool) (m sourceMark) {
+	m.key.agency = d.u8() // statements of their own: the order is that of the bytes
+	m.key.name = string(d.bytes(int(d.u8())))
+	m.at.Records = d.u64()
+	m.at.CRC = d.u32()
+	m.at.stored = m.at.Records
+	if !first {
+		m.at.stored = d.u64()
+	}
+	return m
+}
+
+// draw reads the number that was drawn, if one was.
+func (d *decoder) draw() (drawn bool, number int) {
+	number = int(int32(d.u32()))
+	return number != noNumber, number
+}

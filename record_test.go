@@ -1,0 +1,229 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"hash/crc32"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// A form is a record or a snapshot as golden bytes: a line an item, hexadecimal, with what it is behind #.
+func form(t testing.TB, text string) []byte {
+	t.Helper()
+	var digits strings.Builder
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, "#")
+		digits.WriteString(strings.Join(strings.Fields(line), ""))
+	}
+	data, err := hex.DecodeString(digits.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// sum appends the CRC-32C that a snapshot ends with.
+func sum(data []byte) []byte {
+	return binary.LittleEndian.AppendUint32(data, crc32.Checksum(data, castagnoli))
+}
+
+// fullState returns a state with something of everything.
+func fullState() *state {
+	s := &state{sequence: 7, length: 300, bets: 9, crc: 0x01020304}
+	s.sources.put(sourceKey{3, "agency-3.csv"}, mark{Resume{12, 0xdeadbeef}, 11})
+	s.draw.number, s.draw.done = 7574, true
+	s.draw.finished.add(1)
+	s.draw.finished.add(255)
+	return s
+}
+
+const stateGolden = `
+7470307374617465            # "tp0state"
+02000000                    # version
+0700000000000000            # sequence
+2c01000000000000            # length
+0900000000000000            # bets
+04030201                    # CRC
+961d0000                    # number that was drawn
+0200000000000000 0000000000000000 0000000000000000 0000000000000080 # agencies 1 and 255
+01000000                    # one source
+03 0c 6167656e63792d332e637376 0c00000000000000 efbeadde 0b00000000000000`
+
+// The first version, with a draw that has not taken place and two winners.
+const stateGoldenFirst = `
+7470307374617465 01000000 0700000000000000 2c01000000000000 0900000000000000
+00 961d0000 0200000000000000 0000000000000000 0000000000000000 0000000000000080
+01000000 03 0c 6167656e63792d332e637376 0c00000000000000 efbeadde
+0100 03 02000000 0d000000 0008 3330383736333730 0001 31`
+
+// TestStateFormat pins the bytes of the snapshot, both ways, and those of version 1.
+func TestStateFormat(t *testing.T) {
+	want := sum(form(t, stateGolden))
+	data := appendState(nil, fullState())
+	if !bytes.Equal(data, want) {
+		t.Errorf("got %x,\nwant %x", data, want)
+	}
+	s, version, err := parseState(want)
+	if err != nil || version != 2 {
+		t.Fatalf("got version %d, %v", version, err)
+	}
+	if !reflect.DeepEqual(s, fullState()) {
+		t.Errorf("parsed back: got %+v, want %+v", s, fullState())
+	}
+	if again := appendState([]byte("before"), s); !bytes.Equal(again[6:], data) {
+		t.Errorf("encoded again: got %x, want %x", again[6:], data)
+	}
+	first, version, err := parseState(sum(form(t, stateGoldenFirst)))
+	if err != nil || version != 1 {
+		t.Fatalf("version 1: got version %d, %v", version, err)
+	}
+	old := fullState()
+	old.crc, old.draw.done = 0, false
+	old.sources[3]["agency-3.csv"] = mark{Resume{12, 0xdeadbeef}, 12} // all of its bets count as stored
+	if !reflect.DeepEqual(first, old) {
+		t.Errorf("version 1: got %+v, want %+v", first, old)
+	}
+	none := fullState()
+	none.draw.done = false
+	if s, _, err := parseState(appendState(nil, none)); err != nil || s.draw.done || s.draw.number != noNumber {
+		t.Errorf("before the draw: got %+v, %v", s, err)
+	}
+}
+
+const redoRow = "312c612c622c312c313939392d30312d30312c370d0a" // "1,a,b,1,1999-01-01,7\r\n"
+
+const redoGolden = `
+2c010000000000 02           # length, form
+01000000 16000000 ` + redoRow + `
+66b29312                    # CRC of the bets file with the row, filled in by the test
+0100 01 01 61 0200000000000000 03000000 0100000000000000
+02 0405                     # agencies that finished
+07000000                    # number of the draw`
+
+const redoGoldenFirst = `
+2c01000000000000 01000000 16000000 ` + redoRow + `
+0100 01 01 61 0200000000000000 03000000
+01000000 01 01 31           # a winner
+02 0405 01`
+
+// sealed returns a group's record with something of everything, sealed.
+func sealed() *group {
+	g := newGroup(nil)
+	g.buf = append(g.buf, "1,a,b,1,1999-01-01,7\r\n"...)
+	g.count, g.marks = 1, []sourceMark{{sourceKey{1, "a"}, mark{Resume{2, 3}, 1}}}
+	g.finished, g.draw, g.number = []byte{4, 5}, true, 7
+	g.buf = g.seal(g.buf, 300, 0x01020304)
+	return g
+}
+
+// sealedPayload is the payload of sealed.
+func sealedPayload() []byte { return sealed().buf[walRecordHead:] }
+
+// TestRedoFormat pins the bytes of a record's payload, both ways, and those of form 1.
+func TestRedoFormat(t *testing.T) {
+	want := form(t, redoGolden)
+	crcAt := 16 + len(redoRow)/2
+	binary.LittleEndian.PutUint32(want[crcAt:], crc32.Update(0x01020304, castagnoli, want[16:crcAt]))
+	g := sealed()
+	if got := g.buf[walRecordHead:]; !bytes.Equal(got, want) {
+		t.Errorf("got %x,\nwant %x", got, want)
+	}
+	r, err := parseRedo(want)
+	if err != nil || !reflect.DeepEqual(*r, g.redo) {
+		t.Fatalf("got %+v, %v,\nwant %+v", r, err, g.redo)
+	}
+	wantState := state{sequence: 8, length: 322, bets: 1, crc: r.crc}
+	wantState.sources.put(sourceKey{1, "a"}, mark{Resume{2, 3}, 1})
+	wantState.draw = draw{number: 7, finished: agencySet{1<<4 | 1<<5}, done: true}
+	s := state{draw: draw{number: 5}}
+	if s.apply(8, r); !reflect.DeepEqual(s, wantState) {
+		t.Errorf("applied: got %+v, want %+v", s, wantState)
+	}
+	first, err := parseRedo(form(t, redoGoldenFirst))
+	if err != nil || !first.first || string(first.finished) != "\x04\x05" || !first.draw || len(first.marks) != 1 {
+		t.Fatalf("form 1: got %+v, %v", first, err)
+	}
+	s = state{draw: draw{number: 5}}
+	if s.apply(8, first); s.draw.number != 5 || !s.draw.done || s.sources.at(sourceKey{1, "a"}).stored != 2 {
+		t.Errorf("form 1 applied: got %+v, want the number in force, and all bets as stored", s)
+	}
+}
+
+// TestForget applies the mark that forgets a source.
+func TestForget(t *testing.T) {
+	s := fullState()
+	s.apply(8, &redo{marks: []sourceMark{{key: sourceKey{3, "agency-3.csv"}}}})
+	if s.sources.count() != 0 {
+		t.Errorf("got %d sources, want none", s.sources.count())
+	}
+}
+
+// TestRedoShort checks that no prefix of a payload passes for one, nor does one with a byte more.
+func TestRedoShort(t *testing.T) {
+	for _, payload := range [][]byte{sealedPayload(), form(t, redoGoldenFirst)} {
+		for n := range payload {
+			if _, err := parseRedo(payload[:n]); err == nil {
+				t.Errorf("the first %d of %d bytes: got no error", n, len(payload))
+			}
+		}
+		if _, err := parseRedo(append(payload, 0)); err == nil {
+			t.Error("a byte more: got no error")
+		}
+	}
+}
+
+// FuzzRedo parses any bytes: it never fails but with an error, what it takes can be applied, and there is one way alone to say it.
+func FuzzRedo(f *testing.F) {
+	f.Add(sealedPayload())
+	f.Add(form(f, redoGoldenFirst))
+	f.Add([]byte(strings.Repeat("\xff", 40)))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		r, err := parseRedo(payload)
+		if err != nil {
+			return
+		}
+		s := &state{}
+		s.apply(1, r)
+		if r.first {
+			return
+		}
+		again := *r
+		buf := again.seal(append(make([]byte, redoRowsAt), r.rows...), r.length, 0)
+		binary.LittleEndian.PutUint32(buf[redoRowsAt+len(r.rows):], r.crc) // of a bets file that is not known here
+		if !bytes.Equal(buf[walRecordHead:], payload) {
+			t.Errorf("sealed again: got %x, want %x", buf[walRecordHead:], payload)
+		}
+	})
+}
+
+// FuzzState parses any bytes with a checksum that is right: what it takes says the same when it is written and read again.
+func FuzzState(f *testing.F) {
+	f.Add(form(f, stateGolden))
+	f.Add(form(f, stateGoldenFirst))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, _, err := parseState(sum(bytes.Clone(data)))
+		if err != nil {
+			return
+		}
+		again, version, err := parseState(appendState(nil, s))
+		if !s.draw.done {
+			s.draw.number = noNumber
+		}
+		if err != nil || version != stateVersion || !reflect.DeepEqual(fullSources(again), fullSources(s)) {
+			t.Errorf("written and read again: got %+v, %v, want %+v", again, err, s)
+		}
+	})
+}
+
+// fullSources returns s without empty maps, which stand for none.
+func fullSources(s *state) *state {
+	for agency, names := range s.sources {
+		if len(names) == 0 {
+			s.sources[agency] = nil
+		}
+	}
+	return s
+}
