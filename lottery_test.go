@@ -7,11 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"tp0/tools/torture"
 )
 
 // drawNumber is the winning number of the tests' draws.
@@ -288,10 +289,7 @@ func runDraws(t *testing.T, first, count uint64) {
 
 // TestTortureDraws is TestDrawInterleavings with DRAWS others.
 func TestTortureDraws(t *testing.T) {
-	if os.Getenv("TORTURE") == "" {
-		t.Skip("SKIPPED: long; run it with make torture (DRAWS: how many)")
-	}
-	draws := countFor(t, "DRAWS", 20000)
+	draws := torture.Count(t, "DRAWS", 20000)
 	runDraws(t, 1000, uint64(draws))
 	t.Logf("%d draws", draws)
 }

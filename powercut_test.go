@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"tp0/tools/torture"
 )
 
 // A cutState is what a crash left: a disk, and what the clients know.
@@ -149,20 +149,6 @@ func failWrite(name string, n, short int) func(diskCall) *diskFault {
 	}
 }
 
-// countFor returns the number that an environment variable sets, or a default.
-func countFor(t *testing.T, name string, def int) int {
-	t.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return def
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatalf("%s=%q is not a number", name, text)
-	}
-	return n
-}
-
 // cutAll looks at states of each mode of store.sync, always most.
 func cutAll(t *testing.T, states int) {
 	for _, mode := range []struct {
@@ -173,7 +159,7 @@ func cutAll(t *testing.T, states int) {
 	}{{"always", syncAlways, false, states * 7 / 10}, {"interval", 2 * time.Millisecond, false, states / 10},
 		{"never", syncNever, false, states / 10}, {"mixed", 0, true, states / 10}} {
 		t.Run(mode.name, func(t *testing.T) {
-			seed := uint64(countFor(t, "SEED", int(time.Now().UnixNano()&0xffffff)))
+			seed := uint64(torture.Number(t, "SEED", 1+int(time.Now().UnixNano()&0xffffff)))
 			c := &cutter{t: t, rng: rand.New(rand.NewPCG(seed, 0)), options: testOptions(), mixed: mode.mixed}
 			c.options.sync = mode.sync
 			began := time.Now()
@@ -188,8 +174,5 @@ func TestPowerCuts(t *testing.T) { cutAll(t, 2100) }
 
 // TestTorturePowerCuts is TestPowerCuts with CUTS states.
 func TestTorturePowerCuts(t *testing.T) {
-	if os.Getenv("TORTURE") == "" {
-		t.Skip("SKIPPED: long; run it with make torture (CUTS: how many)")
-	}
-	cutAll(t, countFor(t, "CUTS", 100000))
+	cutAll(t, torture.Count(t, "CUTS", 100000))
 }

@@ -2,18 +2,12 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"hash/crc32"
-	"io"
-	"log/slog"
-	"net"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 // docBlock finds the blocks of hex in docs/protocol.md: name, further words, contents.
@@ -84,89 +78,4 @@ func TestProtocolDoc(t *testing.T) {
 			t.Errorf("got no line %q in the document, want one", line)
 		}
 	}
-}
-
-// TestProtocolDocSessions plays the sessions of docs/protocol.md against a server.
-func TestProtocolDocSessions(t *testing.T) {
-	_, blocks := docBlocks(t)
-	played := 0
-	for _, block := range blocks {
-		if !strings.HasPrefix(block[1], "session-") {
-			continue
-		}
-		played++
-		t.Run(block[1], func(t *testing.T) {
-			conn := docServer(t, "-draw."+block[2])
-			for line := range strings.Lines(block[3]) {
-				m := wireHex(t, line[1:])
-				if line[0] == '>' {
-					if _, err := conn.Write(m); err != nil {
-						t.Fatalf("%s: %v", line, err)
-					}
-					continue
-				}
-				got := make([]byte, len(m))
-				if _, err := io.ReadFull(conn, got); err != nil || !bytes.Equal(got, m) {
-					t.Fatalf("got %x, %v, want %x", got, err, m)
-				}
-			}
-			if rest, err := io.ReadAll(conn); len(rest) > 0 || err != nil { // each session ends with an ACK 6
-				t.Errorf("behind the last answer: got %x, %v, want the connection closed", rest, err)
-			}
-		})
-	}
-	if played < 2 {
-		t.Errorf("got %d sessions in the document, want 2", played)
-	}
-}
-
-// docServer starts a server with a store of its own and returns a connection to it. Both end with the test.
-func docServer(t *testing.T, args ...string) net.Conn {
-	t.Helper()
-	folder := t.TempDir()
-	empty := filepath.Join(folder, "empty.yaml")
-	if err := os.WriteFile(empty, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	cfg, err := loadConfig(append(args, "-mode=server", "-config="+empty, "-server.host=127.0.0.1", "-server.port=0",
-		"-store.path="+filepath.Join(folder, "bets.csv")), func(string) (string, bool) { return "", false })
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	address, ended := make(addressWriter, 1), make(chan error, 1)
-	go func() { ended <- runServer(ctx, cfg, newLogger(address, slog.LevelInfo)) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("server: got %v, want it to end well", err)
-		}
-	})
-	select {
-	case at := <-address:
-		conn, err := net.Dial("tcp", at)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		conn.SetDeadline(time.Now().Add(30 * time.Second))
-		return conn
-	case err := <-ended:
-		ended <- err
-		t.Fatalf("the server ended: %v", err)
-	case <-time.After(30 * time.Second):
-		t.Fatal("the server does not listen after 30 s")
-	}
-	return nil
-}
-
-// An addressWriter takes a server's log and passes on the address that it listens at.
-type addressWriter chan string
-
-func (w addressWriter) Write(line []byte) (int, error) {
-	if _, rest, ok := bytes.Cut(line, []byte("action: listen | result: success | address: ")); ok {
-		address, _, _ := bytes.Cut(rest, []byte(" "))
-		w <- string(address)
-	}
-	return len(line), nil
 }

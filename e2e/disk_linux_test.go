@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tp0/tools/torture"
 )
 
 // What the whole program does with rights, namespaces and file systems that only Linux lets a test arrange.
@@ -247,7 +249,7 @@ func TestE2EFullDisk(t *testing.T) {
 
 // TestTortureFull fills the disk FULL times.
 func TestTortureFull(t *testing.T) {
-	cycles := tortureCount(t, "FULL", 100)
+	cycles := torture.Count(t, "FULL", 100)
 	rounds := fillAndFree(t, cycles)
 	fmt.Printf("full-disk cycles             %9d\nof them with a kill -9       %9d\nfiles sent, compared         %9d\nlost, twice, out of order    %9s\n", cycles, cycles/4, rounds, verdict(t))
 }

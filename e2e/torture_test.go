@@ -2,33 +2,16 @@ package e2e
 
 import (
 	"fmt"
-	"os"
-	"strconv"
 	"testing"
+
+	"tp0/tools/torture"
 )
 
 // The tests that take as long as they take: `make torture`. Each prints a table of what it did and found.
 
-// tortureCount returns how often, from the environment, and skips the test unless TORTURE is set.
-func tortureCount(t *testing.T, name string, def int) int {
-	t.Helper()
-	if os.Getenv("TORTURE") == "" {
-		t.Skipf("SKIPPED: torture takes long: set TORTURE=1 (and %s=%d or another count), or make torture", name, def)
-	}
-	text := os.Getenv(name)
-	if text == "" {
-		return def
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		t.Fatalf("%s: got %q, want a number", name, text)
-	}
-	return n
-}
-
 // TestTortureKills kills the server and clients KILLS times each.
 func TestTortureKills(t *testing.T) {
-	kills := tortureCount(t, "KILLS", 2000)
+	kills := torture.Count(t, "KILLS", 2000)
 	var sum siegeCount
 	for seed := uint64(100); sum.serverKills < kills && !t.Failed(); seed++ {
 		t.Run(fmt.Sprintf("siege %d", seed), func(t *testing.T) {
@@ -56,7 +39,7 @@ func verdict(t *testing.T) string {
 
 // TestTortureProxy sends PROXY batches through a bad network at each of several rates of lost answers.
 func TestTortureProxy(t *testing.T) {
-	batches := tortureCount(t, "PROXY", 100_000)
+	batches := torture.Count(t, "PROXY", 100_000)
 	fmt.Printf("%-8s%10s%12s%10s%10s%13s%10s\n", "lost", "window", "batches", "answers", "lost", "connections", "found")
 	for _, lose := range []float64{0.01, 0.10, 0.50} {
 		for _, window := range []int{1, 32} {

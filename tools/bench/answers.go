@@ -42,7 +42,7 @@ func (b *bench) answerTimes(ctx context.Context) error {
 		}()
 	}
 	all.Wait()
-	if err := errors.Join(append(errs, srv.stop())...); err != nil {
+	if err := errors.Join(append(errs, srv.Stop())...); err != nil {
 		return fmt.Errorf("answer times: %w", err)
 	}
 	if err := b.data.check(srv.bets()); err != nil {

@@ -149,7 +149,7 @@ func TestRound(t *testing.T) {
 func TestLoadTrouble(t *testing.T) {
 	tests := []struct{ trouble, want string }{
 		{"no server", "the server does not start"},
-		{"client fails", "client-2.log: exit status 3"},
+		{"client fails", "client-2: exit status 3"},
 		{"row lost", "is not complete: got 24 rows"},
 		{"rows swapped", "is not complete: got 27 rows"},
 	}
@@ -255,26 +255,6 @@ func TestQuantile(t *testing.T) {
 	for part, want := range map[float64]time.Duration{0: 1, 0.5: 51, 0.99: 100, 1: 100} {
 		if got := quantile(sorted, part); got != want {
 			t.Errorf("%v: got %d, want %d", part, got, want)
-		}
-	}
-}
-
-func TestFindValue(t *testing.T) {
-	log := "x action: listen | result: success | port: 1\nx action: close_store | result: success | lotes: 30 | commits: 12\nx action: stop | result: success | port: 2"
-	tests := []struct{ action, key, want string }{
-		{"listen", "port", "1"},
-		{"close_store", "commits", "12"},
-		{"close_store", "syncs", "not found"},
-		{"stop", "port", "not found"}, // still being written
-		{"close", "commits", "not found"},
-	}
-	for _, test := range tests {
-		got, found := findValue([]byte(log), test.action, test.key)
-		if !found {
-			got = "not found"
-		}
-		if got != test.want {
-			t.Errorf("%s of %s: got %q, want %q", test.key, test.action, got, test.want)
 		}
 	}
 }

@@ -26,9 +26,9 @@ func (b *bench) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	before, known := memory(srv.cmd.Process.Pid, "VmRSS")
+	before, known := memory(srv.Cmd.Process.Pid, "VmRSS")
 	if !known {
-		return errors.Join(srv.stop(), srv.drop()) // the table then has no such rows, and says so
+		return errors.Join(srv.Stop(), srv.drop()) // the table then has no such rows, and says so
 	}
 	var conns []net.Conn
 	defer func() {
@@ -46,17 +46,17 @@ func (b *bench) idle(ctx context.Context) error {
 	if err := srv.awaitAccepted(idleConnections); err != nil {
 		return err
 	}
-	after, _ := memory(srv.cmd.Process.Pid, "VmRSS")
+	after, _ := memory(srv.Cmd.Process.Pid, "VmRSS")
 	b.table.add(idleRSS, float64(before)/mebi)
 	b.table.add(idleConnection, float64(after-before)/1024/idleConnections)
 	b.table.add(startTime, srv.ready.Seconds()*1e3)
-	return errors.Join(srv.stop(), srv.drop())
+	return errors.Join(srv.Stop(), srv.drop())
 }
 
 // awaitAccepted waits until the server has accepted n connections, by its log.
 func (s *server) awaitAccepted(n int) error {
 	for end := time.Now().Add(startTimeout); time.Now().Before(end); time.Sleep(10 * pollPeriod) {
-		text, err := os.ReadFile(s.log)
+		text, err := os.ReadFile(s.Log)
 		if err != nil {
 			return err
 		}
@@ -98,12 +98,14 @@ func (b *bench) recovery(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("recovery: %w", err)
 	}
-	if err := srv.stop(); err != nil {
+	if err := srv.Stop(); err != nil {
 		return err
 	}
 	replayed, err := srv.findNumber("recover", "bytes")
 	if err != nil {
-		return err
+		if replayed, err = srv.findNumber("recuperar", "bytes"); err != nil { // versions before this one
+			return err
+		}
 	}
 	rate := replayed / 1e6 / srv.ready.Seconds()
 	b.table.add(recoveryTime, srv.ready.Seconds()*1e3)
@@ -125,7 +127,7 @@ func (b *bench) crash(ctx context.Context) (dir string, err error) {
 	defer func() {
 		cancel()
 		for _, c := range append(clients, srv.process) {
-			<-c.done
+			<-c.watched
 		}
 	}()
 	if err != nil {
@@ -138,12 +140,12 @@ func (b *bench) crash(ctx context.Context) (dir string, err error) {
 			return "", err
 		}
 		if info.Size() >= enough {
-			srv.kill()
+			srv.Kill()
 			return srv.dir, nil
 		}
 		select {
-		case <-srv.done:
-			return "", errors.Join(errors.New("the server ended before it was killed"), srv.wait())
+		case <-srv.Done:
+			return "", errors.Join(errors.New("the server ended before it was killed"), srv.Wait())
 		case <-time.After(pollPeriod):
 		}
 	}

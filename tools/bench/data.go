@@ -11,10 +11,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"strconv"
+
+	"tp0/tools/proc"
 )
 
 // maxAgencies is how many agencies there can be.
@@ -64,25 +65,12 @@ func (b *bench) makeSamples(ctx context.Context, name string, rows, agencies int
 			bets++
 		}
 		file := filepath.Join(b.dir, fmt.Sprintf("%s-agency-%d.csv", name, i+1))
-		if err := b.makeSample(ctx, file, i+1, bets); err != nil {
-			return nil, fmt.Errorf("making %s: %w", file, err)
+		if err := proc.Sample(ctx, b.program, file, i+1, bets, "-config="+b.config); err != nil {
+			return nil, err
 		}
 		d.files = append(d.files, file)
 	}
 	return d, d.expect(filepath.Join(b.dir, name+"-expected.csv"))
-}
-
-// makeSample makes one sample file.
-func (b *bench) makeSample(ctx context.Context, file string, id, bets int) error {
-	out, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	cmd := exec.CommandContext(ctx, b.program, "-mode=sample", "-config="+b.config, "-id="+strconv.Itoa(id), "-bets="+strconv.Itoa(bets))
-	cmd.Stdout, cmd.Stderr = out, os.Stderr
-	// Synced, here and below: what the system has still to write of these files would be written while something is measured.
-	return errors.Join(cmd.Run(), out.Sync())
 }
 
 // unpack unpacks the course's data set; nil if there is none here.

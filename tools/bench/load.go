@@ -29,10 +29,10 @@ func (b *bench) load(ctx context.Context, d *dataset, window int) (l load, err e
 	defer func() { // whatever went wrong, nothing is left running
 		cancel()
 		if srv != nil {
-			<-srv.done
+			<-srv.watched
 		}
 		for _, c := range clients {
-			<-c.done
+			<-c.watched
 		}
 	}()
 	if srv, err = b.startServer(ctx); err != nil {
@@ -43,12 +43,12 @@ func (b *bench) load(ctx context.Context, d *dataset, window int) (l load, err e
 		return l, err
 	}
 	for _, c := range clients {
-		if err := c.wait(); err != nil {
+		if err := c.Wait(); err != nil {
 			return l, err
 		}
-		l.took = max(l.took, c.began.Sub(began)+c.took)
+		l.took = max(l.took, c.Began.Sub(began)+c.Took)
 	}
-	if err := srv.stop(); err != nil {
+	if err := srv.Stop(); err != nil {
 		return l, err
 	}
 	if err := d.check(srv.bets()); err != nil {
@@ -80,22 +80,20 @@ func (b *bench) startClients(ctx context.Context, srv *server, d *dataset, windo
 func (l *load) account(srv *server, clients []*process, d *dataset) error {
 	bets := float64(d.bets)
 	l.rate = float64(d.want.total()) / l.took.Seconds()
-	l.serverCPU = float64(srv.cpu().Nanoseconds()) / 1e3 / bets
-	l.serverRSS = float64(srv.peak)
+	l.serverCPU = float64(srv.CPU().Nanoseconds()) / 1e3 / bets
+	l.serverRSS = srv.peakBytes()
 	for _, c := range clients {
-		l.clientCPU += float64(c.cpu().Nanoseconds()) / 1e3 / bets
-		l.clientRSS = max(l.clientRSS, float64(c.peak))
+		l.clientCPU += float64(c.CPU().Nanoseconds()) / 1e3 / bets
+		l.clientRSS = max(l.clientRSS, c.peakBytes())
 	}
 	l.busy = (l.serverCPU + l.clientCPU) * bets / 1e6 / l.took.Seconds()
-	batches, err := srv.findNumber("close_store", "lotes")
+	batches, err := srv.findNumber("close_store", "batches", "lotes")
 	if err != nil {
 		return err
 	}
-	syncs, err := srv.findNumber("close_store", "syncs")
-	if err != nil { // each commit is a sync, but for a few at new segments
-		if syncs, err = srv.findNumber("close_store", "commits"); err != nil {
-			return err
-		}
+	syncs, err := srv.findNumber("close_store", "syncs", "commits") // each commit is a sync, but for a few at new segments
+	if err != nil {
+		return err
 	}
 	if syncs == 0 {
 		return errors.New("a server that stored bets and synced nothing")

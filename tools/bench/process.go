@@ -1,17 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
+
+	"tp0/tools/proc"
 )
 
 const (
@@ -23,59 +21,42 @@ const (
 	memoryPeriod = 20 * time.Millisecond
 )
 
-// A process is a running tp0; what it prints goes into a file.
+// A process is a running tp0 whose memory is watched.
 type process struct {
-	log   string
-	cmd   *exec.Cmd
-	began time.Time
-	done  chan struct{} // closed when it has ended
-	err   error         // how it ended; to be read after done is closed
-	took  time.Duration // likewise
-	peak  int64         // most resident bytes that watch saw; to be read after done is closed
+	*proc.Process
+	watched chan struct{} // closed when it has ended and peak is what it will be
+	peak    int64         // most resident bytes that watch saw; to be read after watched is closed
 }
 
-// start starts the program. The end of ctx kills it.
+// start starts the program, which ends with ctx.
 func (b *bench) start(ctx context.Context, log string, args ...string) (*process, error) {
-	file, err := os.Create(log)
+	p, err := proc.Start(ctx, log, clean(os.Environ()), b.program, append(args, "-config="+b.config)...)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close() // the child has its own
-	p := &process{log: log, cmd: exec.CommandContext(ctx, b.program, append(args, "-config="+b.config)...), done: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = file, file
-	p.cmd.Env = clean(os.Environ())
-	p.began = time.Now()
-	if err := p.cmd.Start(); err != nil {
-		return nil, err
-	}
-	ended := make(chan struct{})
-	go func() {
-		p.err = p.cmd.Wait()
-		p.took = time.Since(p.began)
-		close(ended)
-	}()
-	go p.watch(ended)
-	return p, nil
+	watched := &process{Process: p, watched: make(chan struct{})}
+	go watched.watch()
+	return watched, nil
 }
 
 // watch looks at the process's peak of memory from time to time until it has ended: a peak of its last few milliseconds may be missed.
 //
 // The system's own account of an ended process serves only where there is no /proc: on Linux a child begins it with the peak of the process that
 // started it, which is this tool's.
-func (p *process) watch(ended <-chan struct{}) {
-	defer close(p.done)
+func (p *process) watch() {
+	defer close(p.watched)
 	look := time.NewTicker(memoryPeriod)
 	defer look.Stop()
 	for {
 		select {
-		case <-ended:
+		case <-p.Done:
 			if p.peak == 0 {
-				p.peak = peakRSS(p.cmd.ProcessState)
+				p.peak = peakRSS(p.Cmd.ProcessState)
 			}
 			return
 		case <-look.C:
 		}
-		if peak, known := memory(p.cmd.Process.Pid, "VmHWM"); known {
+		if peak, known := memory(p.Cmd.Process.Pid, "VmHWM"); known {
 			p.peak = peak
 		}
 	}
@@ -96,66 +77,20 @@ func clean(environ []string) (kept []string) {
 	return kept
 }
 
-// wait waits for the process to end by itself.
-func (p *process) wait() error {
-	<-p.done
-	if p.err == nil {
-		return nil
-	}
-	text, _ := os.ReadFile(p.log)
-	return fmt.Errorf("%s: %w: %s", filepath.Base(p.log), p.err, text[max(0, len(text)-500):])
+// peakBytes returns the most resident bytes that were seen, once the process has ended.
+func (p *process) peakBytes() float64 {
+	<-p.watched
+	return float64(p.peak)
 }
 
-// stop ends the process in good order.
-func (p *process) stop() error {
-	p.cmd.Process.Signal(syscall.SIGTERM) // fails only if it has ended already
-	return p.wait()
-}
-
-// kill ends the process as a crash does.
-func (p *process) kill() {
-	p.cmd.Process.Kill()
-	<-p.done
-}
-
-// cpu returns the processor time that the process took, once it has ended.
-func (p *process) cpu() time.Duration {
-	return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
-}
-
-// find returns the value of key in the first line about action in the process's log.
-func (p *process) find(action, key string) (value string, found bool) {
-	text, err := os.ReadFile(p.log)
-	if err != nil {
-		return "", false
-	}
-	return findValue(text, action, key)
-}
-
-// findValue returns the value of key in the first whole line about action that has it.
-func findValue(log []byte, action, key string) (value string, found bool) {
-	for line := range bytes.Lines(log) {
-		_, event, ours := strings.Cut(string(line), "action: "+action+" | ")
-		if !ours || !strings.HasSuffix(event, "\n") { // another action, or still being written
-			continue
-		}
-		for field := range strings.SplitSeq(strings.TrimSuffix(event, "\n"), " | ") {
-			if name, value, _ := strings.Cut(field, ": "); name == key {
-				return value, true
-			}
+// findNumber returns the number of the first of keys that a line about action has: versions of the program differ in them.
+func (p *process) findNumber(action string, keys ...string) (float64, error) {
+	for _, key := range keys {
+		if e, err := p.Find(action, key); err == nil {
+			return strconv.ParseFloat(e.Values[key], 64)
 		}
 	}
-	return "", false
-}
-
-// findNumber is find for a number.
-func (p *process) findNumber(action, key string) (float64, error) {
-	text, found := p.find(action, key)
-	n, err := strconv.ParseFloat(text, 64)
-	if !found || err != nil {
-		return 0, fmt.Errorf("%s: no number %q in a line about %s", p.log, key, action)
-	}
-	return n, nil
+	return 0, fmt.Errorf("%s: no number %q in a line about %s", p.Log, keys, action)
 }
 
 // A server is a process with its store in a folder of its own.
@@ -187,23 +122,14 @@ func (b *bench) restartServer(ctx context.Context, dir string) (*server, error) 
 	if err != nil {
 		return nil, err
 	}
-	for {
-		port, found := s.find("listen", "port")
-		s.ready = time.Since(s.began)
-		if found {
-			s.address = "127.0.0.1:" + port
-			return s, nil
-		}
-		select {
-		case <-s.done:
-			return nil, errors.Join(errors.New("the server does not start"), s.wait())
-		case <-time.After(pollPeriod):
-		}
-		if s.ready > startTimeout {
-			s.kill()
-			return nil, fmt.Errorf("the server does not listen after %v", startTimeout)
-		}
+	port, err := s.WaitFor("listen", "port", startTimeout)
+	s.ready = time.Since(s.Began)
+	if err != nil {
+		s.Kill()
+		return nil, fmt.Errorf("the server does not start: %w", err)
 	}
+	s.address = "127.0.0.1:" + port
+	return s, nil
 }
 
 // drop removes the server's folder.

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"tp0/tools/proc"
 )
 
 // said is what a client's log states.
@@ -36,15 +38,15 @@ type agency struct {
 }
 
 // readSaid reads the figures of each client from its log.
-func readSaid(clients []*process) ([]said, error) {
+func readSaid(clients []*proc.Process) ([]said, error) {
 	results := make([]said, len(clients))
 	for i, c := range clients {
-		text, err := os.ReadFile(c.log)
+		text, err := os.ReadFile(c.Log)
 		if err == nil {
 			results[i], err = parseSaid(string(text))
 		}
 		if err != nil {
-			return nil, c.failed(err)
+			return nil, c.Failed(err)
 		}
 	}
 	return results, nil
@@ -56,25 +58,37 @@ func parseSaid(log string) (said, error) {
 	var s said
 	ends := map[string]string{"consulta_ganadores": "cant_ganadores", "loop_finished": "rechazadas"}
 	for line := range strings.Lines(log) {
-		e := parseEvent(line)
+		e := proc.Parse(line)
 		switch {
-		case e.action == "apuestas_enviadas":
-			s.stored += e.stored()
-		case e.result != "success":
-		case e.action == "consulta_ganadores":
-			s.count = e.number("cant_ganadores")
-			delete(ends, e.action)
-		case e.action == "ganadores":
-			s.winners = append(s.winners, strings.Fields(e.values["documentos"])...)
-		case e.action == "loop_finished":
-			s.refused = e.number("rechazadas")
-			delete(ends, e.action)
+		case e.Action == "apuestas_enviadas":
+			s.stored += storedBets(e)
+		case e.Result != "success":
+		case e.Action == "consulta_ganadores":
+			s.count = e.Number("cant_ganadores")
+			delete(ends, e.Action)
+		case e.Action == "ganadores":
+			s.winners = append(s.winners, strings.Fields(e.Values["documentos"])...)
+		case e.Action == "loop_finished":
+			s.refused = e.Number("rechazadas")
+			delete(ends, e.Action)
 		}
 	}
 	if missing := slices.Sorted(maps.Keys(ends)); len(missing) > 0 {
 		return said{}, fmt.Errorf("no `action: %s | result: success` with %s", missing[0], ends[missing[0]])
 	}
 	return s, nil
+}
+
+// storedBets returns how many bets of a batch the server's answer calls stored. `cantidad` is the batch, `estado` the status
+// of the answer: "#P REASON; #P REASON…" where some were refused, something else where none was taken.
+func storedBets(e proc.Event) int {
+	switch {
+	case e.Result == "success":
+		return e.Number("cantidad")
+	case strings.HasPrefix(e.Values["estado"], "#"):
+		return e.Number("cantidad") - strings.Count(e.Values["estado"], "#")
+	}
+	return 0
 }
 
 // settle counts what the files hold, prints the table, and returns an error unless all figures agree.

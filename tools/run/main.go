@@ -16,12 +16,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
+
+	"tp0/tools/proc"
 )
 
 // sampleSizes holds the bets of each agency in the course's data set, agency 1 first.
@@ -87,27 +88,12 @@ func (l *lottery) makeSamples(ctx context.Context) error {
 		if _, err := os.Stat(path); err == nil {
 			continue
 		}
-		if err := l.makeSample(ctx, path, i+1, bets); err != nil {
-			return fmt.Errorf("making %s: %w", path, err)
+		if err := proc.Sample(ctx, l.program, path, i+1, bets); err != nil {
+			return err
 		}
 		fmt.Fprintf(l.out, "made %s: %s bets\n", path, grouped(bets))
 	}
 	return nil
-}
-
-// makeSample writes one agency file. It gets its name only when it is whole.
-func (l *lottery) makeSample(ctx context.Context, path string, id, bets int) error {
-	cmd := exec.CommandContext(ctx, l.program, "-mode=sample", "-id="+strconv.Itoa(id), "-bets="+strconv.Itoa(bets))
-	cmd.Stderr = os.Stderr
-	rows, err := cmd.Output()
-	if err != nil {
-		return err
-	}
-	part := path + ".part"
-	if err := os.WriteFile(part, rows, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(part, path)
 }
 
 // run lets all agencies send their files, then counts. It returns an error if anything failed or disagrees.
@@ -122,10 +108,10 @@ func (l *lottery) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer server.stop() // on every way out; the stop below is the one whose result counts
-	fmt.Fprintf(l.out, "server listens on port %s, its log is %s\n", port, server.log)
-	results, took, err := l.sendAll(ctx, port, server.done)
-	stopped := server.stop()
+	defer server.Stop() // on every way out; the stop below is the one whose result counts
+	fmt.Fprintf(l.out, "server listens on port %s, its log is %s\n", port, server.Log)
+	results, took, err := l.sendAll(ctx, port, server.Done)
+	stopped := server.Stop()
 	if ctx.Err() != nil { // whatever else failed, failed because of that
 		return errors.New("interrupted; all processes were stopped")
 	}
@@ -153,25 +139,25 @@ func (l *lottery) configFile() string { return filepath.Join(l.runDir, "config.y
 
 // startServer starts the server on this machine's own address: nobody else can send it bets that the table
 // would have to explain. It returns once the server listens, with the port that the system chose for it.
-func (l *lottery) startServer(ctx context.Context) (*process, string, error) {
-	server, err := start(ctx, filepath.Join(l.runDir, "server.log"), l.program, "-mode=server",
+func (l *lottery) startServer(ctx context.Context) (*proc.Process, string, error) {
+	server, err := proc.Start(ctx, filepath.Join(l.runDir, "server.log"), nil, l.program, "-mode=server",
 		"-config="+l.configFile(), "-log.level=INFO", "-server.host=127.0.0.1", "-server.port=0",
 		"-store.path="+l.storeFile(),
 		"-draw.agencies="+strconv.Itoa(len(l.sizes)), "-draw.winner="+strconv.Itoa(winningNumber))
 	if err != nil {
 		return nil, "", err
 	}
-	port, err := server.waitFor("listen", "port", startTimeout)
+	port, err := server.WaitFor("listen", "port", startTimeout)
 	if err != nil {
-		return nil, "", errors.Join(err, server.stop())
+		return nil, "", errors.Join(err, server.Stop())
 	}
 	return server, port, nil
 }
 
 // startClient starts the client of one agency at full speed: no limit to its batches, no pause between them, and
 // batches as full as 8,192 bytes allow.
-func (l *lottery) startClient(ctx context.Context, id int, port string) (*process, error) {
-	return start(ctx, filepath.Join(l.runDir, fmt.Sprintf("client-%d.log", id)), l.program, "-mode=client",
+func (l *lottery) startClient(ctx context.Context, id int, port string) (*proc.Process, error) {
+	return proc.Start(ctx, filepath.Join(l.runDir, fmt.Sprintf("client-%d.log", id)), nil, l.program, "-mode=client",
 		"-config="+l.configFile(), "-log.level=INFO", "-id="+strconv.Itoa(id), "-server.address=127.0.0.1:"+port,
 		"-data.file="+l.dataFile(id), "-data.rejects="+l.rejectsFile(id),
 		"-loop.amount=0", "-loop.period=0s", "-batch.maxAmount=150", "-draw.agencies="+strconv.Itoa(len(l.sizes)))
@@ -184,7 +170,7 @@ func (l *lottery) sendAll(ctx context.Context, port string, serverDone <-chan st
 	ctx, cancel := context.WithTimeoutCause(ctx, runTimeout, fmt.Errorf("not done within %v", runTimeout))
 	defer cancel()
 	begin := time.Now()
-	var clients []*process
+	var clients []*proc.Process
 	for id := range l.sizes {
 		client, err := l.startClient(ctx, id+1, port)
 		if err != nil {
@@ -215,14 +201,14 @@ func (l *lottery) sendAll(ctx context.Context, port string, serverDone <-chan st
 
 // awaitClients waits for all clients, in the order in which they end. It calls cancel when one fails and returns
 // that failure alone: the others were stopped because of it.
-func (l *lottery) awaitClients(ctx context.Context, clients []*process, begin time.Time, cancel func()) error {
+func (l *lottery) awaitClients(ctx context.Context, clients []*proc.Process, begin time.Time, cancel func()) error {
 	type ending struct {
 		name string
 		err  error
 	}
 	endings := make(chan ending)
 	for _, c := range clients {
-		go func() { endings <- ending{c.name, c.wait()} }()
+		go func() { endings <- ending{c.Name, c.Wait()} }()
 	}
 	var failed error
 	for range clients {
@@ -241,10 +227,10 @@ func (l *lottery) awaitClients(ctx context.Context, clients []*process, begin ti
 }
 
 // waitAll waits for processes that were told to stop.
-func waitAll(processes []*process) error {
+func waitAll(processes []*proc.Process) error {
 	var errs []error
 	for _, p := range processes {
-		errs = append(errs, p.wait())
+		errs = append(errs, p.Wait())
 	}
 	return errors.Join(errs...)
 }

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tp0/tools/proc"
 )
 
 // TestMain lets the test binary stand in for tp0: run as a child it behaves as FAKE_TP0 says.
@@ -189,7 +191,7 @@ func TestRunInterrupted(t *testing.T) {
 				cancel()
 				return
 			}
-			time.Sleep(pollPeriod)
+			time.Sleep(10 * time.Millisecond)
 		}
 	}()
 	err := l.run(ctx)
@@ -306,22 +308,6 @@ func TestDisagreements(t *testing.T) {
 	}
 }
 
-func TestParseEvent(t *testing.T) {
-	tests := []struct{ line, action, result, port string }{
-		{"2024-09-03 16:15:58 INFO     action: listen | result: success | ip: ::1 | port: 40123\n", "listen", "success", "40123"},
-		{"2024-09-03 16:15:58 INFO     action: listen | result: in_progress\n", "listen", "in_progress", ""},
-		{"2024-09-03 16:15:58 INFO     action: listen | result: success | port: 40", "", "", ""}, // half a line
-		{"tp0: bets.csv: no space left on device\n", "", "", ""},
-		{"", "", "", ""},
-	}
-	for _, test := range tests {
-		e := parseEvent(test.line)
-		if e.action != test.action || e.result != test.result || e.values["port"] != test.port {
-			t.Errorf("%q: got %q, want %q, %q, port %q", test.line, e, test.action, test.result, test.port)
-		}
-	}
-}
-
 func TestStored(t *testing.T) {
 	tests := []struct {
 		line string
@@ -335,7 +321,7 @@ func TestStored(t *testing.T) {
 		{"action: apuestas_enviadas | result: success | cantidad: many\n", -1}, // agrees with nothing
 	}
 	for _, test := range tests {
-		if got := parseEvent(test.line).stored(); got != test.want {
+		if got := storedBets(proc.Parse(test.line)); got != test.want {
 			t.Errorf("%q: got %d, want %d", test.line, got, test.want)
 		}
 	}
@@ -369,27 +355,6 @@ func TestParseSaid(t *testing.T) {
 		if fmt.Sprint(got) != fmt.Sprint(test.want) {
 			t.Errorf("%s: got %+v, want %+v", test.name, got, test.want)
 		}
-	}
-}
-
-func TestTail(t *testing.T) {
-	tests := []struct{ name, text, want string }{
-		{"empty", "", "    "},
-		{"one line", "a\n", "    a"},
-		{"no newline at the end", "a\nb", "    a\n    b"},
-		{"more than is shown", "1\n2\n3\n4\n5\n6\n7\n8\n9\n", "    2\n    3\n    4\n    5\n    6\n    7\n    8\n    9"},
-	}
-	for _, test := range tests {
-		path := filepath.Join(t.TempDir(), "x.log")
-		if err := os.WriteFile(path, []byte(test.text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if got := tail(path); got != test.want {
-			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
-		}
-	}
-	if got := tail(filepath.Join(t.TempDir(), "none.log")); !strings.Contains(got, "no such file") {
-		t.Errorf("no file: got %q, want the reason", got)
 	}
 }
 
