@@ -1,73 +1,71 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"strconv"
 	"sync"
 	"time"
 )
 
-// What a client asks beside sending its file: whether the server has what was sent, who has won, and the two small modes bet and health.
+// What is asked on a link beside sending a file: where the server stands, who
+// has won, and the two small modes bet and health.
 
 const (
+	// pollEvery is how often the winners are asked for where the server does not
+	// answer by itself when the draw takes place.
+	pollEvery = 500 * time.Millisecond
 	// waitLineEvery is how often the log says that the client waits for the draw.
 	waitLineEvery = 5 * time.Second
 	// winnersLine is how many documents one line of the log holds at most.
 	winnersLine = 500
+	// mostWinners is how many winners are taken from a server: it must end some time.
+	mostWinners = 1024 * maxWinners
+	// healthTime is how long mode health waits.
+	healthTime = 3 * time.Second
 )
 
-// verify compares what the server has of the source with what was sent.
-func (c *client) verify() error {
-	if !c.cfg.resume {
-		return nil
+// hello says h and returns the server's RESUME.
+func hello(l *link, h Hello) (at Resume, err error) {
+	if err := l.write(appendHello(nil, h)); err != nil {
+		return at, err
 	}
-	at, err := c.hello()
-	if err != nil {
-		return err
+	var ack Ack
+	answered := false // with an ACK in place of a RESUME
+	err = l.read(l.idle, func(m []byte) (size int, err error) {
+		if answered = m[0] != opResume; answered {
+			ack, size, err = parseAck(m)
+		} else {
+			at, size, err = parseResume(m)
+		}
+		return size, err
+	})
+	if err == nil && answered {
+		err = ackError(ack)
 	}
-	here := c.settled.after
-	// Equal counts and CRCs mean that the server decided on these records in this order, each once: what it stores is in its log of exactly these bytes.
-	if at != here {
-		c.log.Error("verificar", fail, "apuestas", here.Records, "crc", crcText(here.CRC), "apuestas_servidor", at.Records, "crc_servidor", crcText(at.CRC))
-		return fmt.Errorf("the server has %d bets of source %q, CRC %s, and %d with CRC %s were sent", at.Records, c.cfg.dataSource, crcText(at.CRC), here.Records, crcText(here.CRC))
-	}
-	if !c.verified {
-		c.log.Info("verificar", success, "apuestas", at.Records, "crc", crcText(at.CRC))
-	}
-	c.verified = true
-	return nil
+	return at, err
 }
 
-// askWinners says that the agency has finished, and asks for its winners until they come.
-func (c *client) askWinners(ctx context.Context) error {
-	if c.cfg.drawAgencies == 0 {
-		return nil
-	}
-	// Each session says that the agency has finished: a server that was restarted before it noted that must hear it again, and to the others it is no news.
-	if c.stopWaiting == nil {
-		c.stopWaiting = c.sayWaiting()
-	}
-	agency := uint8(c.cfg.id)
+// askWinners says that the agency has finished, and asks for its winners until
+// they come. Each session says that it has finished: a server that was restarted
+// before it noted that must hear it again, and to the others it is no news.
+func askWinners(ctx context.Context, l *link, agency uint8, r *retry, log *slog.Logger) error {
 	m := appendNotify(nil, Notify{agency, notifyFinished})
-	for asked := false; ; asked = true {
+	for {
 		m = appendNotify(m, Notify{agency, notifyWinners})
-		err := c.write(m)
-		drawn := false
-		if err == nil {
-			drawn, err = c.readWinners()
-		}
-		if asked && errors.Is(err, errClosed) {
-			return errAskAgain // the server answers one question a connection
-		}
-		if err != nil || drawn {
+		ack, err := askHeld(ctx, l, m, r)
+		switch {
+		case err != nil:
 			return err
+		case ack.Code == ackWinners:
+			return readWinners(l, log)
+		case ack.Code != ackNoDraw:
+			return ackError(ack)
 		}
+		r.alive()
 		if !sleep(ctx, pollEvery) {
 			return errStopped
 		}
@@ -75,8 +73,23 @@ func (c *client) askWinners(ctx context.Context) error {
 	}
 }
 
-// sayWaiting says in the log now and then that the client waits for the draw, until the function that it returns is called.
-func (c *client) sayWaiting() (stop func()) {
+// askHeld writes m and waits for the answer, which may come with the draw. A wait
+// longer than retry.timeout is a sign of life: what ends it is a new trouble.
+func askHeld(ctx context.Context, l *link, m []byte, r *retry) (ack Ack, err error) {
+	defer context.AfterFunc(ctx, func() { l.close() })()
+	asked := time.Now()
+	if err = l.write(m); err == nil {
+		ack, err = l.readAck(forever)
+	}
+	if time.Since(asked) > r.timeout {
+		r.alive()
+	}
+	return ack, err
+}
+
+// sayWaiting says in the log now and then that the client of agency id waits for
+// the draw, until the function that it returns is called.
+func sayWaiting(log *slog.Logger, id int) (stop func()) {
 	done := make(chan struct{})
 	var said sync.WaitGroup
 	said.Add(1)
@@ -89,7 +102,7 @@ func (c *client) sayWaiting() (stop func()) {
 			case <-done:
 				return
 			case <-tick.C:
-				c.log.Info("consulta_ganadores", inProgress, "client_id", c.cfg.id)
+				log.Info(actConsultaGanadores, inProgress, "client_id", id)
 			}
 		}
 	}()
@@ -99,66 +112,62 @@ func (c *client) sayWaiting() (stop func()) {
 	}
 }
 
-// readWinners reads the answer to NOTIFY 1; drawn is false if the draw has not taken place.
-func (c *client) readWinners() (drawn bool, err error) {
-	c.holding.Store(true)
-	defer c.holding.Store(false)
-	var ack Ack
-	size := 0
-	if err := c.fillFor(func(m []byte) (err error) { ack, size, err = parseAck(m); return err }); err != nil {
-		return false, err
-	}
-	defer c.succeeded()
-	c.holding.Store(false) // what is left to come comes at once
-	switch ack.Code {
-	case ackNoDraw:
-		c.framer.discard(size)
-		return false, nil
-	case ackWinners:
-		c.framer.discard(size)
-		return true, c.readDocuments()
-	}
-	return false, ackError(ack)
-}
-
-// readDocuments reads WINNERS, and those that follow a full one, and says them in the log.
-func (c *client) readDocuments() error {
+// readWinners reads WINNERS, and those that follow a full one, and says them in
+// the log as they come.
+func readWinners(l *link, log *slog.Logger) error {
 	total := 0
-	var lines [][]byte // of at most winnersLine documents each
-	// A full WINNERS is followed by another one, which may be empty.
 	for count := maxWinners; count == maxWinners; total += count {
-		if err := c.fillFor(func(m []byte) (err error) { count, _, err = parseWinnersHead(m); return err }); err != nil {
+		err := l.read(l.idle, func(m []byte) (size int, err error) {
+			count, size, err = parseWinnersHead(m)
+			return size, err
+		})
+		if err != nil {
 			return err
 		}
-		c.framer.discard(3)
-		for i := range count {
-			document, err := c.readString()
+		if total+count > mostWinners {
+			return fmt.Errorf("%s names more than %d winners: there is something wrong with that server", l.address, mostWinners)
+		}
+		var line []byte
+		for left := count; left > 0; left -= winnersLine {
+			// As many as a line holds are a message of their own as to deadlines.
+			err := l.read(l.idle, func(m []byte) (size int, err error) {
+				line, size, err = appendDocuments(line[:0], m, min(left, winnersLine))
+				return size, err
+			})
 			if err != nil {
 				return err
 			}
-			if (total+i)%winnersLine == 0 {
-				lines = append(lines, nil)
-			}
-			last := &lines[len(lines)-1]
-			*last = append(append(*last, ' '), document...)
+			log.Info(actGanadores, success, "documentos", string(line))
 		}
 	}
-	c.log.Info("consulta_ganadores", success, "cant_ganadores", total)
-	for _, line := range lines {
-		c.log.Info("ganadores", success, "documentos", string(bytes.TrimSpace(line)))
-	}
+	log.Info(actConsultaGanadores, success, "cant_ganadores", total)
 	return nil
 }
 
-// readString reads a string.
-func (c *client) readString() (s []byte, err error) {
-	err = c.fillFor(func(m []byte) (err error) { s, _, err = parseLongString(m, 0); return err })
-	if err != nil {
-		return nil, err
+// appendDocuments appends the count documents with which m starts, spaces between them.
+func appendDocuments(dst, m []byte, count int) (line []byte, size int, err error) {
+	for i := range count {
+		if size+2 > len(m) {
+			return dst, 0, errShort
+		}
+		length := int(binary.BigEndian.Uint16(m[size:]))
+		if length < 1 || length > maxDocument {
+			return dst, 0, protocolErrorf("a winner whose document has %d bytes: it is 1 to %d digits", length, maxDocument)
+		}
+		if size+2+length > len(m) {
+			return dst, 0, errShort
+		}
+		document := m[size+2 : size+2+length]
+		if !isDocument(document) {
+			return dst, 0, protocolErrorf("a winner whose document is %q: it is 1 to %d digits", document, maxDocument)
+		}
+		if i > 0 {
+			dst = append(dst, ' ')
+		}
+		dst = append(dst, document...)
+		size += 2 + length
 	}
-	s = bytes.Clone(s)
-	c.framer.discard(2 + len(s))
-	return s, nil
+	return dst, size, nil
 }
 
 // betFrom makes the bet of mode bet from the environment variables that the course gives it.
@@ -186,50 +195,43 @@ func betFrom(id int, lookup func(string) (string, bool)) (*Bet, error) {
 	return b, nil
 }
 
-// runBet is mode bet: it sends one bet, once. It has no source to resume, so a bet whose answer is lost is not sent again: that might store it twice.
+// runBet is mode bet: it sends one bet, once. It has no source to resume, so a
+// bet whose answer is lost is not sent again: that might store it twice.
 func runBet(ctx context.Context, cfg *config, b *Bet, log *slog.Logger) error {
 	cfg.logTo(log)
-	c := &client{cfg: cfg, log: log, ctx: ctx, lastHope: time.Now()}
+	r := newRetry(cfg, log)
 	for {
-		err := c.sendOne(ctx, appendBet(nil, b))
-		if ctx.Err() != nil {
-			return errStopped
-		}
+		err := sendBet(ctx, r, b)
 		if err == nil {
-			log.Info("apuesta_enviada", success, "dni", string(b.Document), "numero", int(b.Number))
+			log.Info(actApuestaEnviada, success, "dni", string(b.Document), "numero", int(b.Number))
 			return nil
 		}
-		if !resumable(err) || time.Since(c.lastHope) >= cfg.retryTimeout {
-			if resumable(err) {
-				c.gaveUp(err)
-			}
-			log.Error("apuesta_enviada", fail, "dni", string(b.Document), "numero", int(b.Number), "motivo", err)
-			return err
+		if err = r.next(ctx, err); err == nil {
+			continue
 		}
-		if !c.pause(ctx, err) {
-			return errStopped
+		if !errors.Is(err, errStopped) {
+			log.Error(actApuestaEnviada, fail, "dni", string(b.Document), "numero", int(b.Number), "motivo", err)
 		}
+		return err
 	}
 }
 
-// sendOne sends one message on a connection of its own and reads its ACK.
-func (c *client) sendOne(ctx context.Context, m []byte) error {
-	dialer := net.Dialer{Timeout: c.dialTimeout()}
-	conn, err := dialer.DialContext(ctx, "tcp", c.cfg.serverAddress)
+// sendBet sends one bet on a connection of its own and reads its ACK.
+func sendBet(ctx context.Context, r *retry, b *Bet) error {
+	l, err := r.connect(ctx)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now().Add(stopTime)) })()
-	c.conn, c.framer = conn, framer{src: conn, buf: make([]byte, maxReply)}
+	defer l.close()
 	var ack Ack
-	err = c.write(m)
-	if err == nil {
-		err = c.fillFor(func(m []byte) (err error) { ack, _, err = parseAck(m); return err })
+	if err = l.write(appendBet(nil, b)); err == nil {
+		ack, err = l.readAck(l.idle)
 	}
 	switch {
-	case err != nil: // not resumable: see runBet
-		return fmt.Errorf("the connection to %s broke before the answer, so whether the bet is stored is not known: %v", c.cfg.serverAddress, err)
+	case errors.Is(err, errEnded): // %v: it is not tried again
+		return fmt.Errorf("%s: %v before the answer: whether the bet is stored is not known: look in the server's bets.csv", l.address, err)
+	case err != nil:
+		return err
 	case ack.Code == ackRefused:
 		return fmt.Errorf("refused: %s", ack.Status)
 	case ack.Code != ackStored:
@@ -238,37 +240,28 @@ func (c *client) sendOne(ctx context.Context, m []byte) error {
 	return nil
 }
 
-// runHealth is mode health: a BATCH of no bets, which a server answers with 0 while it takes bets.
+// runHealth is mode health: it asks once, within healthTime.
 func runHealth(ctx context.Context, cfg *config) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, healthTime)
 	defer cancel()
-	dialer := net.Dialer{}
-	conn, err := dialer.DialContext(ctx, "tcp", cfg.serverAddress)
+	end, _ := ctx.Deadline()
+	l, err := newRetry(cfg, nil).connect(ctx)
 	if err != nil {
 		return fmt.Errorf("health: %w", err)
 	}
-	defer conn.Close()
-	deadline, _ := ctx.Deadline()
-	conn.SetDeadline(deadline)
-	// A BATCH of no bets costs the server nothing, and yet is answered with 5 where a real one would be.
-	f := framer{src: conn, buf: make([]byte, maxReply)}
-	if _, err := conn.Write(binary.BigEndian.AppendUint16([]byte{opBatch}, 0)); err != nil {
-		return fmt.Errorf("health: %w", err)
+	defer l.close()
+	l.idle = time.Until(end)
+	// A BATCH of no bets costs the server nothing, and yet is answered with 5 where
+	// a real one would be.
+	var ack Ack
+	if err = l.write(appendBatchHead(nil, 0)); err == nil {
+		ack, err = l.readAck(l.idle)
 	}
-	for {
-		if err := f.fill(); err != nil {
-			return fmt.Errorf("health: %s does not answer: %w", cfg.serverAddress, err)
-		}
-		ack, _, err := parseAck(f.unread())
-		if err == errShort {
-			continue
-		}
-		if err == nil && ack.Code != ackStored {
-			err = ackError(ack)
-		}
-		if err != nil {
-			return fmt.Errorf("health: %s: %w", cfg.serverAddress, err)
-		}
-		return nil
+	if err == nil && ack.Code != ackStored {
+		err = ackError(ack)
 	}
+	if err != nil {
+		return fmt.Errorf("health: %s: %w", cfg.serverAddress, err)
+	}
+	return nil
 }

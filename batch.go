@@ -4,14 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 )
 
 // maxBatchBet is the longest BET that a BATCH of its own takes, in bytes.
 const maxBatchBet = maxMessage - batchHead
 
-// A batcher cuts an agency file into batches, under both limits: bets and bytes. The same file and settings give the same batches, so nothing that is
-// sent need be kept: it can be made again from where it stands in the file.
+// A batcher cuts an agency file into batches, under both limits: bets and bytes.
+// The same file and settings give the same batches, so nothing that is sent need
+// be kept: it can be made again from where it stands in the file.
 type batcher struct {
 	file      io.ReaderAt
 	agency    uint8
@@ -24,18 +24,19 @@ type batcher struct {
 	at     span // the last batch: the next one starts where it ends
 }
 
-// A span is where a batch stands in the agency file: from its first record, well-formed or not, to where the next one starts.
+// A span is where a batch stands in the agency file: from its first record,
+// well-formed or not, to where the next one starts.
 type span struct {
 	offset, end   int64 // bytes
 	line, endLine int
 	index         int    // of the batch, from 0
 	bets          int    // in the batch; 0: only malformed records before the end of the file
-	skipped       int    // of bets: the first that the server had decided on before
 	malformed     int    // records that are not a bet
 	after         Resume // bets until end, and their CRC
 }
 
-// newBatcher returns a batcher at the start of file, which stays the caller's to close. agency goes into every BET.
+// newBatcher returns a batcher at the start of file, which stays the caller's to
+// close. agency goes into every BET.
 func newBatcher(file io.ReaderAt, agency uint8, maxAmount int) *batcher {
 	b := &batcher{file: file, agency: agency, maxAmount: maxAmount, reader: newReader(fileFrom(file, 0))}
 	b.at = span{line: 1, endLine: 1, index: -1}
@@ -53,7 +54,8 @@ func (b *batcher) goOn(s span) {
 	b.held, b.at = false, s
 }
 
-// next appends the next batch to dst as a BATCH. Its error is io.EOF when there are no more bets; the span then has the malformed records that stand last.
+// next appends the next batch to dst as a BATCH. Its error is io.EOF when there
+// are no more bets; the span then has the malformed records that stand last.
 func (b *batcher) next(dst []byte) ([]byte, span, error) {
 	head := len(dst)
 	dst = appendBatchHead(dst, 0)
@@ -118,10 +120,11 @@ func unlessSplit(err error) error {
 	return err
 }
 
-// toBet makes a bet of a record's fields; otherwise it returns the reason why they are none. Whether the bet is good is for the server to say.
+// toBet makes a bet of a record's fields; otherwise it returns the reason why
+// they are none. Whether the bet is good is for the server to say.
 func toBet(fields [][]byte, agency uint8, b *Bet) (malformed string) {
-	if len(fields) != 5 {
-		return fmt.Sprintf("%d fields where there should be 5", len(fields))
+	if len(fields) != agencyFields {
+		return notFields(len(fields))
 	}
 	number, ok := parseNumber(fields[4])
 	if !ok {
@@ -137,6 +140,11 @@ func toBet(fields [][]byte, agency uint8, b *Bet) (malformed string) {
 		return fmt.Sprintf("longer than a batch holds: %d bytes as a BET, and %d are the limit", betSize(b), maxBatchBet)
 	}
 	return ""
+}
+
+// notFields is the reason to refuse a record of n fields.
+func notFields(n int) string {
+	return fmt.Sprintf("%d fields where there should be %d", n, agencyFields)
 }
 
 // parseNumber reads 1 to 5 digits; nearly all numbers have 4.
@@ -161,56 +169,44 @@ type spanReader struct {
 	reader *reader
 }
 
-// each calls visit for each record of s: a bet with its position among the bets, from 1; a malformed record with the reason, and no position of its own.
-func (r *spanReader) each(s span, visit func(rec *record, position int, b *Bet, malformed string)) error {
-	// What tells whether a quote is closed lies within maxRecord behind the last record. It is a part of its own because it is seldom read: a read stops between the two.
+// each calls visit for each record of s until it returns false: a bet with its
+// position among the bets, from 1; a malformed record with the reason, and no
+// position of its own.
+func (r *spanReader) each(s span, visit func(rec *record, position int, b *Bet, malformed string) bool) error {
+	// What tells whether a quote is closed lies within maxRecord behind the last
+	// record. It is a part of its own because it is seldom read: a read stops
+	// between the two.
 	src := io.MultiReader(io.NewSectionReader(r.file, s.offset, s.end-s.offset), io.NewSectionReader(r.file, s.end, 2*maxRecord))
 	if r.reader == nil {
 		r.reader = newReader(src)
 	}
 	r.reader.reset(src, s.offset, s.line)
 	position := 0
+	var b Bet
 	for {
 		if at, _ := r.reader.position(); at >= s.end {
 			return nil
 		}
 		rec, err := r.reader.next()
-		if err == io.EOF || err == nil && rec.offset >= s.end {
-			return nil
-		}
 		var split *recordError
-		var b Bet
-		switch {
-		case errors.As(err, &split):
-			if rec.offset >= s.end {
+		if err != nil && !errors.As(err, &split) {
+			if err == io.EOF {
 				return nil
 			}
-			visit(rec, 0, nil, split.reason)
-		case err != nil:
 			return err
-		default:
-			reason := toBet(rec.fields, r.agency, &b)
-			if reason == "" {
-				position++
-			}
-			visit(rec, position, &b, reason)
+		}
+		if rec.offset >= s.end {
+			return nil
+		}
+		reason, own := "", 0
+		if split != nil {
+			reason = split.reason
+		} else if reason = toBet(rec.fields, r.agency, &b); reason == "" {
+			position++
+			own = position
+		}
+		if !visit(rec, own, &b, reason) {
+			return nil
 		}
 	}
-}
-
-// openAgencyFile opens an agency's file. It must be a regular one: what was not answered is read again after a reconnect.
-func openAgencyFile(path string) (*os.File, int64, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, 0, fmt.Errorf("agency file: %w: set data.file", err)
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file: set data.file to one", path)
-	}
-	if err != nil {
-		f.Close()
-		return nil, 0, fmt.Errorf("agency file: %w", err)
-	}
-	return f, info.Size(), nil
 }

@@ -199,7 +199,7 @@ func checkSpans(t *testing.T, file io.ReaderAt, all []cutBatch, records []seenRe
 	for i := range all {
 		var got []seenRecord
 		position, malformed := 0, 0
-		err := again.each(all[i].s, func(rec *record, at int, b *Bet, reason string) {
+		err := again.each(all[i].s, func(rec *record, at int, b *Bet, reason string) bool {
 			seen := seenRecord{line: rec.line, malformed: reason}
 			if reason != "" {
 				malformed++
@@ -211,6 +211,7 @@ func checkSpans(t *testing.T, file io.ReaderAt, all []cutBatch, records []seenRe
 				}
 			}
 			got = append(got, seen)
+			return true
 		})
 		if err != nil || position != all[i].s.bets || malformed != all[i].s.malformed || len(got) > len(records) {
 			t.Fatalf("batch %d: got %d bets, %d malformed, %v, want as in %+v", i, position, malformed, err, all[i].s)
@@ -310,7 +311,7 @@ func TestBatcherReadError(t *testing.T) {
 	}
 	again := spanReader{file: file, agency: 1}
 	visits := 0
-	err := again.each(span{line: 1, end: 40}, func(*record, int, *Bet, string) { visits++ })
+	err := again.each(span{line: 1, end: 40}, func(*record, int, *Bet, string) bool { visits++; return true })
 	if err != file.err || visits != 1 {
 		t.Errorf("each: got %v after %d records, want %v after 1", err, visits, file.err)
 	}

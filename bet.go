@@ -107,14 +107,17 @@ func checkName(name []byte, empty refusal) refusal {
 	return accepted
 }
 
-// isDocument tells whether s is 1 to 10 ASCII digits.
+// maxDocument is how many digits a document has at most.
+const maxDocument = 10
+
+// isDocument tells whether s is 1 to maxDocument ASCII digits.
 func isDocument(s []byte) bool {
 	for _, c := range s {
 		if c-'0' > 9 {
 			return false
 		}
 	}
-	return len(s) > 0 && len(s) <= 10
+	return len(s) > 0 && len(s) <= maxDocument
 }
 
 // isDate tells whether s is a day of the Gregorian calendar, 0001-01-01 to 9999-12-31, as YYYY-MM-DD.

@@ -39,3 +39,29 @@ func syncFolder(dir *os.File) error {
 	}
 	return err
 }
+
+// lockFile takes f for this process alone, until it is closed. Its error says who
+// has it. A file system without locks is no reason not to go on.
+func lockFile(f *os.File) error {
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == syscall.EWOULDBLOCK {
+		return fmt.Errorf("in use by another client%s", holder(f))
+	}
+	return nil
+}
+
+// holder names the process that has the lock on f, where the system tells.
+func holder(f *os.File) string {
+	info, err := f.Stat()
+	if err != nil {
+		return ""
+	}
+	node := ":" + fmt.Sprint(info.Sys().(*syscall.Stat_t).Ino)
+	locks, _ := os.ReadFile("/proc/locks") // 1: FLOCK ADVISORY WRITE 4711 08:01:131 0 EOF
+	for line := range strings.Lines(string(locks)) {
+		fields := strings.Fields(line)
+		if len(fields) > 5 && fields[1] == "FLOCK" && strings.HasSuffix(fields[5], node) {
+			return ", pid " + fields[4]
+		}
+	}
+	return ""
+}

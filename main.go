@@ -15,10 +15,11 @@
 //	server.go    the life of the server: accept, drain
 //	conn.go      one connection, a handler for each message
 //	answer.go    the answers that a connection owes
-//	ask.go       verification, winners, modes bet and health
-//	sender.go    batches out, answers in
-//	resume.go    where a session goes on
-//	client.go    the life of the client: sessions, retry
+//	client.go    the life of the client: sessions, each a connection
+//	ask.go       what is asked beside: where the server stands, winners, modes bet and health
+//	window.go    batches in flight
+//	link.go      one connection to a server; when to try again
+//	agency.go    the agency file, and how far it got
 //	rejects.go   the file of refused records
 //	batch.go     records into batches: the one place for the 8,192 bytes
 //	recover.go   the start of a store, after whatever crash

@@ -1,35 +1,176 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"log/slog"
 	"os"
-	"slices"
 	"strconv"
 )
 
-// The rejects file: a row of CSV for each refused bet, in the order of the agency file: line, reason, then the record's fields as they were read. The rows of a
-// batch are written when the batch is settled, in one write. So the last row tells how far the file got, and a client that is started again knows what
-// is missing from the agency file and the server's RESUME alone.
+const (
+	// recentRejects bounds what is remembered of the rejects file of earlier runs:
+	// the last row of an agency file is found if no more than about these many rows
+	// of other agency files were written after it.
+	recentRejects = 1 << 16
+	// maxReason is the longest reason in bytes: a server says what it likes.
+	maxReason = 512
+)
+
+// The rejects file: a row of CSV for each refused record, in the order of the
+// agency file: line, reason, then the record's fields as they were read; of a
+// record that cannot be split its text as one field. The rows of a batch are
+// written when the batch is settled, in one write. So the last row tells how far
+// the file got, and a client that is started again knows what is missing from
+// the agency file and the server's RESUME alone.
 type rejects struct {
-	path  string
-	log   *slog.Logger
-	file  *os.File // nil until the first refusal
-	upTo  int      // line of the agency file up to which all that is refused is in the file; 0: nothing
-	count int      // of records refused
-	rows  []byte   // not yet written
-	lines []rejectLine
+	path    string
+	log     *slog.Logger
+	file    *os.File // nil until the first refusal
+	upTo    int      // line of the agency file up to which all that is refused is in the file; 0: nothing
+	earlier int      // records that earlier runs refused
+	count   int      // records that this run refused
+	rows    []byte   // not yet written
+	lines   []rejectLine
+
+	// Of earlier runs: the hashes of the rows (without their reasons), each at the
+	// place that it gives itself, until agencyFile.recall has looked at them. nil:
+	// there are none.
+	known []uint64
+	seed  maphash.Seed
+	// Where a row starts that was torn when a client was killed, and where it ends
+	// with the file: it is cut before the first row is written.
+	torn, tornEnd int64
 }
 
 // A rejectLine is what the log says of a refused record.
 type rejectLine struct {
 	line   int
 	reason string
+}
+
+// read reads the rejects file of earlier runs, if there is one. A file that holds
+// anything but rejects is left alone: it is somebody else's.
+func (r *rejects) read() error {
+	f, err := openRegular(r.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("rejects file: %w: set data.rejects", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err == nil && info.Size() > 0 {
+		r.known, r.seed = make([]uint64, recentRejects), maphash.MakeSeed()
+		err = r.readRows(f, info.Size())
+	}
+	if err != nil {
+		return fmt.Errorf("rejects file %s: %w: set data.rejects", r.path, err)
+	}
+	return nil
+}
+
+// openRegular opens a file to read, which must be a regular one: it is read more
+// than once, a pipe could block for ever, and a device might never end.
+func openRegular(path string) (*os.File, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	return os.Open(path)
+}
+
+// readRows reads the rows of f, which has size bytes.
+func (r *rejects) readRows(f *os.File, size int64) error {
+	in := csv.NewReader(f)
+	in.FieldsPerRecord, in.ReuseRecord = -1, true
+	for start := int64(0); startsRow(f, start) || start > 0; start = in.InputOffset() {
+		row, err := in.Read()
+		if err == io.EOF {
+			return nil
+		}
+		if in.InputOffset() == size && startsRow(f, start) && (errors.Is(err, csv.ErrQuote) || !endsLine(f, size)) {
+			r.torn, r.tornEnd = start, size
+			return nil
+		}
+		if err != nil || !isReject(row) {
+			return fmt.Errorf("what stands at byte %d is no rejected record, so this file is not ours to write to", start)
+		}
+		hash := r.hash(row[0], row[2:])
+		r.known[hash%recentRejects] = hash
+	}
+	return errors.New("it does not start with a rejected record, so this file is not ours to write to")
+}
+
+// endsLine reports whether f, which has size bytes, ends with a line feed.
+func endsLine(f io.ReaderAt, size int64) bool {
+	var last [1]byte
+	f.ReadAt(last[:], size-1)
+	return last[0] == '\n'
+}
+
+// startsRow reports whether what stands at start may be a row or what a kill left
+// of one: digits, then a comma or nothing.
+func startsRow(f io.ReaderAt, start int64) bool {
+	var head [20]byte
+	n, _ := f.ReadAt(head[:], start)
+	digits := 0
+	for digits < n && head[digits]-'0' <= 9 {
+		digits++
+	}
+	return digits > 0 && (digits == n || head[digits] == ',')
+}
+
+// isReject reports whether row is a rejected record: of five fields, or refused
+// because they are not. A row of bets.csv has six, and is not.
+func isReject(row []string) bool {
+	if len(row) < 3 {
+		return false
+	}
+	fields := len(row) - 2
+	return fields == agencyFields || fields == 1 || row[1] == notFields(fields)
+}
+
+// hash returns the hash of a row: line and fields.
+func (r *rejects) hash(line string, fields []string) uint64 {
+	var h maphash.Hash
+	h.SetSeed(r.seed)
+	h.WriteString(line)
+	for _, field := range fields {
+		h.WriteByte(0)
+		h.WriteString(field)
+	}
+	return h.Sum64()
+}
+
+// holds reports whether a row of earlier runs is of rec.
+func (r *rejects) holds(rec *record) bool {
+	if r.known == nil {
+		return false
+	}
+	var fields []string
+	for _, field := range recordFields(rec) {
+		// As encoding/csv reads it: that turns CRLF within quotes into LF.
+		fields = append(fields, string(bytes.ReplaceAll(field, []byte("\r\n"), []byte("\n"))))
+	}
+	hash := r.hash(strconv.Itoa(rec.line), fields)
+	return r.known[hash%recentRejects] == hash
+}
+
+// recordFields returns a record's fields as the rejects file has them.
+func recordFields(rec *record) [][]byte {
+	if rec.fields == nil {
+		return [][]byte{rec.text}
+	}
+	return rec.fields
 }
 
 // add adds a record, unless it is in the file.
@@ -41,7 +182,7 @@ func (r *rejects) add(rec *record, reason string) {
 	r.count++
 	r.lines = append(r.lines, rejectLine{rec.line, reason})
 	r.rows = append(strconv.AppendInt(r.rows, int64(rec.line), 10), ',')
-	r.rows = appendQuoted(r.rows, []byte(reason))
+	r.rows = appendQuoted(r.rows, appendHarmless(nil, reason[:min(len(reason), maxReason)]))
 	for _, field := range recordFields(rec) {
 		r.rows = appendQuoted(append(r.rows, ','), field)
 	}
@@ -54,21 +195,33 @@ func (r *rejects) flush() error {
 		return nil
 	}
 	if r.file == nil {
-		f, err := os.OpenFile(r.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+		f, err := os.OpenFile(r.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 		if err != nil {
 			return fmt.Errorf("rejects file: %w: set data.rejects", err)
 		}
 		r.file = f
+		if err := r.cut(); err != nil {
+			return fmt.Errorf("rejects file: %w", err)
+		}
 	}
-	// One write: a kill leaves all of a batch's rows or, at worst, a part of the last, which recall cuts.
+	// One write: a kill leaves all of a batch's rows or, at worst, a torn one that read finds.
 	if _, err := r.file.Write(r.rows); err != nil {
 		return fmt.Errorf("rejects file: %w: the records refused from line %d on are not in it", err, r.lines[0].line)
 	}
 	for _, l := range r.lines {
-		r.log.Warn("apuesta_rechazada", fail, "linea", l.line, "motivo", l.reason)
+		r.log.Warn(actApuestaRechazada, fail, "linea", l.line, "motivo", l.reason)
 	}
 	r.rows, r.lines = r.rows[:0], r.lines[:0]
 	return nil
+}
+
+// cut cuts the torn row, unless somebody else has written behind it.
+func (r *rejects) cut() error {
+	info, err := r.file.Stat()
+	if err != nil || r.tornEnd == 0 || info.Size() != r.tornEnd {
+		return err
+	}
+	return r.file.Truncate(r.torn)
 }
 
 // close closes the file if there is one.
@@ -77,99 +230,4 @@ func (r *rejects) close() error {
 		return nil
 	}
 	return r.file.Close()
-}
-
-// recall finds out how far the rejects file of an earlier run got with this agency file, of which the server has decided on decided bets. A row that was
-// torn when that client was killed is cut. Rows of other files do not count: the last one must be of a record that stands in this file, on its line.
-func (r *rejects) recall(file io.ReaderAt, agency uint8, decided uint64) error {
-	f, err := os.OpenFile(r.path, os.O_RDWR, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("rejects file: %w: set data.rejects", err)
-	}
-	defer f.Close()
-	start, end, err := lastRow(f)
-	if err == nil && isTorn(f, end) {
-		err = f.Truncate(end)
-	}
-	if err != nil {
-		return fmt.Errorf("rejects file: %w", err)
-	}
-	row, err := csv.NewReader(io.NewSectionReader(f, start, end-start)).Read()
-	if err != nil || len(row) < 3 {
-		return nil // not a row of ours
-	}
-	line, err := strconv.Atoi(row[0])
-	if err != nil || !standsAt(file, agency, line, row[2:], decided) {
-		return nil
-	}
-	r.upTo = line
-	return nil
-}
-
-// isTorn tells whether what stands from end on may be what a kill left of a row of ours: digits, then a comma or nothing. Anything else is not ours to cut.
-func isTorn(f io.ReaderAt, end int64) bool {
-	var start [20]byte
-	n, _ := f.ReadAt(start[:], end)
-	digits := 0
-	for digits < n && start[digits]-'0' <= 9 {
-		digits++
-	}
-	return digits > 0 && (digits == n || start[digits] == ',')
-}
-
-// lastRow returns where the last whole row of a CSV file starts and ends.
-func lastRow(f io.Reader) (start, end int64, err error) {
-	in := bufio.NewReaderSize(f, 64<<10)
-	quoted, at := false, int64(0)
-	for {
-		text, err := in.ReadSlice('\n')
-		at += int64(len(text))
-		if bytes.Count(text, []byte(`"`))%2 == 1 {
-			quoted = !quoted
-		}
-		switch {
-		case err == io.EOF:
-			return start, end, nil
-		case err != nil && err != bufio.ErrBufferFull:
-			return 0, 0, err
-		case err == nil && !quoted:
-			start, end = end, at
-		}
-	}
-}
-
-// standsAt tells whether the record on line of the agency file has these fields, and is one whose rejection may have been written: the server has decided on all bets before.
-func standsAt(file io.ReaderAt, agency uint8, line int, fields []string, decided uint64) bool {
-	reader := newReader(fileFrom(file, 0))
-	for bets := uint64(0); bets <= decided; {
-		rec, err := reader.next()
-		var split *recordError
-		if err != nil && !errors.As(err, &split) || rec.line > line {
-			return false
-		}
-		if rec.line == line {
-			return slices.EqualFunc(recordFields(rec), fields, sameField)
-		}
-		var b Bet
-		if err == nil && toBet(rec.fields, agency, &b) == "" {
-			bets++
-		}
-	}
-	return false
-}
-
-// recordFields returns a record's fields as the rejects file has them.
-func recordFields(rec *record) [][]byte {
-	if rec.fields == nil {
-		return [][]byte{rec.text}
-	}
-	return rec.fields
-}
-
-// sameField compares a field with what encoding/csv made of it: that turns CRLF within quotes into LF.
-func sameField(field []byte, read string) bool {
-	return string(bytes.ReplaceAll(field, []byte("\r\n"), []byte("\n"))) == read
 }

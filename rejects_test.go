@@ -2,8 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
-	"io"
 	"math/rand"
 	"os"
 	"path/filepath"
@@ -45,16 +45,28 @@ func newTestRejects(path string) (*rejects, *bytes.Buffer) {
 func rejectAll(t *testing.T, r *rejects, data string) {
 	t.Helper()
 	again := spanReader{file: strings.NewReader(data), agency: 1}
-	err := again.each(span{line: 1, end: int64(len(data))}, func(rec *record, position int, _ *Bet, malformed string) {
+	err := again.each(span{line: 1, end: int64(len(data))}, func(rec *record, position int, _ *Bet, malformed string) bool {
 		if malformed != "" {
 			r.add(rec, malformed)
 		} else if position%2 == 1 {
 			r.add(rec, `because, "so"`)
 		}
+		return true
 	})
 	if err = errors.Join(err, r.flush(), r.close()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// recalled returns the rejects at path as a client of this agency file has them
+// that has just resumed behind so many bets.
+func recalled(t *testing.T, data, path string, decided uint64) *rejects {
+	t.Helper()
+	a, _ := openTestAgency(t, data, path)
+	if _, err := a.recall(context.Background(), Resume{Records: decided}); err != nil {
+		t.Fatal(err)
+	}
+	return &a.rejects
 }
 
 // wantFile fails the test if a file has other contents.
@@ -98,18 +110,13 @@ func TestRejectsRows(t *testing.T) {
 func TestRejectsTorn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rejected.csv")
 	for n := range len(rejectedRows) + 1 {
-		if err := os.WriteFile(path, []byte(rejectedRows[:n]), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(rejectedRows[:n]), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r, _ := newTestRejects(path)
-		if err := r.recall(strings.NewReader(rejectedFile), 1, rejectedBets); err != nil {
-			t.Fatal(err)
-		}
-		rejectAll(t, r, rejectedFile)
+		rejectAll(t, recalled(t, rejectedFile, path, rejectedBets), rejectedFile)
 		wantFile(t, path, rejectedRows)
-		r, _ = newTestRejects(path) // started once more: all is there
-		if err := r.recall(strings.NewReader(rejectedFile), 1, rejectedBets); err != nil || r.upTo != 11 {
-			t.Fatalf("torn at %d: got up to line %d, %v, want 11", n, r.upTo, err)
+		if got := recalled(t, rejectedFile, path, rejectedBets).upTo; got != 11 { // started once more: all is there
+			t.Fatalf("torn at %d: got up to line %d, want 11", n, got)
 		}
 	}
 }
@@ -127,32 +134,32 @@ func TestRejectsRecall(t *testing.T) {
 		{"empty", rejectedFile, "", rejectedBets, 0},
 		{"one", rejectedFile, rows[0], rejectedBets, 1},
 		{"nothing is decided", rejectedFile, rejectedRows, 0, 0},
-		{"a row of a bet that is not decided", rejectedFile, rejectedRows, 3, 0},
+		{"a row of a bet that is not decided", rejectedFile, rejectedRows, 3, 8},
 		{"a row before the next bet", rejectedFile, rows[0] + rows[1], 2, 3},
-		{"another record on that line", rejectedFile, "3,why,only,three,others\r\n", rejectedBets, 0},
-		{"no record on that line", rejectedFile, "4,why,only,three,fields\r\n", rejectedBets, 0},
-		{"a line behind the file", rejectedFile, "99,why,only,three,fields\r\n", rejectedBets, 0},
-		{"a header", rejectedFile, "line,reason,first\r\n", rejectedBets, 0},
-		{"two fields", rejectedFile, "3,why\r\n", rejectedBets, 0},
-		{"not CSV", rejectedFile, "3,a\"b\"c,d\r\n", rejectedBets, 0},
-		{"LF", rejectedFile, "3,why,only,three,fields\n", rejectedBets, 3},
+		{"another record on that line", rejectedFile, "3,3 fields where there should be 5,only,three,others\r\n", rejectedBets, 0},
+		{"no record on that line", rejectedFile, "4,3 fields where there should be 5,only,three,fields\r\n", rejectedBets, 0},
+		{"a line behind the file", rejectedFile, "99,3 fields where there should be 5,only,three,fields\r\n", rejectedBets, 0},
+		{"LF", rejectedFile, "3,3 fields where there should be 5,only,three,fields\n", rejectedBets, 3},
+		{"rows of another file behind", rejectedFile, rejectedRows + "1,why,a,b,c,d,e\r\n", rejectedBets, 11},
+		{"rows of another file between", rejectedFile, rows[0] + "900,why,a,b,c,d,e\r\n" + rows[1], rejectedBets, 3},
+		{"another file that began in the same way", "a,b\nA,B,1,2000-01-01,1\n", "1,2 fields where there should be 5,a,b\r\n", 0, 0},
+		{"no bets at all", "a,b\nc,d\n", "1,2 fields where there should be 5,a,b\r\n", 0, 1},
 		{"64 KiB", long + "\n", "1,1 fields where there should be 5," + long + "\r\n", 1, 1},
 		{"over 64 KiB", long + "y\n", "1,record longer than 65536 bytes," + long + "\r\n", 1, 1},
-		{"64 KiB of quotes", quotes + "\n", "1,why," + quotes + "\r\n", 1, 1},
+		{"64 KiB of quotes", quotes + "\n", "1,1 fields where there should be 5," + quotes + "\r\n", 1, 1},
 		{"CRLF in quotes at the end of a field", "\"a\r\n\"\n", "1,why,\"a\r\n\"\r\n", 1, 1},
-		{"CR", "a\rb,c\n", "1,why,\"a\rb\",c\r\n", 1, 1},
+		{"CR", "a\rb,c\n", "1,2 fields where there should be 5,\"a\rb\",c\r\n", 1, 1},
 		{"CR before CRLF in quotes", "\"a\r\r\nb\"\n", "1,why,\"a\r\r\nb\"\r\n", 1, 1},
-		{"not UTF-8", "\xff,\x00\n", "1,why,\xff,\x00\r\n", 1, 1},
-		{"byte order mark", byteOrderMark + "a,b\n", "1,why,a,b\r\n", 1, 1},
+		{"not UTF-8", "\xff,\x00\n", "1,2 fields where there should be 5,\xff,\x00\r\n", 1, 1},
+		{"byte order mark", byteOrderMark + "a,b\n", "1,2 fields where there should be 5,a,b\r\n", 1, 1},
 	}
 	for _, tt := range tests {
 		path := filepath.Join(t.TempDir(), "rejected.csv")
 		if err := os.WriteFile(path, []byte(tt.rejects), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		r, _ := newTestRejects(path)
-		if err := r.recall(strings.NewReader(tt.file), 1, tt.decided); err != nil || r.upTo != tt.want {
-			t.Errorf("%s: got up to line %d, %v, want %d", tt.name, r.upTo, err, tt.want)
+		if got := recalled(t, tt.file, path, tt.decided).upTo; got != tt.want {
+			t.Errorf("%s: got up to line %d, want %d", tt.name, got, tt.want)
 		}
 		wantFile(t, path, tt.rejects)
 	}
@@ -177,22 +184,44 @@ func TestRejectsRandom(t *testing.T) {
 			if err := os.WriteFile(path, want[:n], 0o644); err != nil {
 				t.Fatal(err)
 			}
-			r, _ := newTestRejects(path)
-			if err := r.recall(strings.NewReader(data), 1, 1<<40); err != nil {
-				t.Fatal(err)
-			}
-			rejectAll(t, r, data)
+			rejectAll(t, recalled(t, data, path, 1<<40), data)
 			wantFile(t, path, string(want))
 		}
 	}
 }
 
+// TestRejectsForeign has files in the place of the rejects file that hold
+// something else: they are refused, and stay as they are.
+func TestRejectsForeign(t *testing.T) {
+	for name, text := range map[string]string{
+		"bets.csv":           "1,Ana,Paz,1,1999-03-17,7\r\n2,Eva,Paz,2,1999-03-17,8\r\n",
+		"bets.csv, torn":     "1,Ana,Paz,1,1999-03-17,7\r\n2,Eva,P",
+		"an agency file":     "Ana,Paz,1,1999-03-17,7\n",
+		"a header":           "line,reason,first\r\n",
+		"two fields":         "3,why\r\n",
+		"not CSV":            "3,a\"b\"c,d\r\n",
+		"a word":             "x",
+		"a line break":       "\n",
+		"zeros":              strings.Repeat("\x00", 1<<20),
+		"something behind":   rejectedRows + "and so on\r\n",
+		"something torn":     rejectedRows + "and so on",
+		"other columns":      "7,Ana,Paz,1\r\n",
+		"a quote in between": "1,\"x,a,b\r\n" + rejectedRows + "2,y,z\r\n",
+	} {
+		path := filepath.Join(t.TempDir(), "rejected.csv")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, _ := newTestRejects(path)
+		if err := r.read(); err == nil || !strings.HasSuffix(err.Error(), "set data.rejects") || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: got %v, want an error that names the file and data.rejects", name, err)
+		}
+		wantFile(t, path, text)
+	}
+}
+
 func TestRejectsErrors(t *testing.T) {
 	folder := t.TempDir()
-	r, _ := newTestRejects(filepath.Join(folder, "missing.csv"))
-	if err := r.recall(strings.NewReader(""), 1, 1); err != nil || r.upTo != 0 {
-		t.Errorf("no rejects file: got line %d, %v, want 0", r.upTo, err)
-	}
 	r, out := newTestRejects(filepath.Join(folder, "no", "folder.csv"))
 	r.add(&record{line: 1, text: []byte("x")}, "why")
 	if err := r.flush(); err == nil || !strings.HasSuffix(err.Error(), "set data.rejects") || strings.Contains(err.Error(), "\n") {
@@ -202,15 +231,40 @@ func TestRejectsErrors(t *testing.T) {
 		t.Errorf("got %q in the log, want nothing of what was not written", out)
 	}
 	r, _ = newTestRejects(folder)
-	if err := r.recall(strings.NewReader(""), 1, 1); err == nil {
+	if err := r.read(); err == nil {
 		t.Error("a folder as rejects file: got no error, want one")
-	}
-	if _, _, err := lastRow(io.MultiReader(strings.NewReader("a\n"), failingReader{})); err == nil {
-		t.Error("a rejects file that cannot be read: got no error, want one")
 	}
 }
 
-// A failingReader fails.
-type failingReader struct{}
+// TestRejectsShared: a torn row is not cut when somebody else has written behind it.
+func TestRejectsShared(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rejected.csv")
+	torn, other := "7,wh", "y,a,b,c,d,e\r\n"
+	if err := os.WriteFile(path, []byte(torn), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, _ := newTestRejects(path)
+	if err := r.read(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(torn+other), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.add(&record{line: 1, text: []byte("x")}, "record longer than 65536 bytes")
+	if err := errors.Join(r.flush(), r.close()); err != nil {
+		t.Fatal(err)
+	}
+	wantFile(t, path, torn+other+"1,record longer than 65536 bytes,x\r\n")
+}
 
-func (failingReader) Read([]byte) (int, error) { return 0, errors.New("input/output error") }
+// TestRejectsHarmless: what a server says cannot do anything to a terminal, and is cut.
+func TestRejectsHarmless(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rejected.csv")
+	r, _ := newTestRejects(path)
+	r.add(&record{line: 1, text: []byte("x")}, "a\x1b[2J\r\nb")
+	r.add(&record{line: 2, text: []byte("y")}, strings.Repeat("z", 70_000))
+	if err := errors.Join(r.flush(), r.close()); err != nil {
+		t.Fatal(err)
+	}
+	wantFile(t, path, `1,a\x1b[2J\x0d\x0ab,x`+"\r\n2,"+strings.Repeat("z", maxReason)+",y\r\n")
+}

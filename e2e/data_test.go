@@ -64,7 +64,7 @@ func TestE2ERealData(t *testing.T) {
 		c.wantExit(exitDone)
 		c.wantSummary(lots[i])
 		c.wantWinners(lots[i].winners)
-		c.waitFor("action: verificar | result: success", fmt.Sprintf("apuestas: %d", len(lots[i].sizes)))
+		c.waitFor("action: verify | result: success", fmt.Sprintf("apuestas: %d", len(lots[i].sizes)))
 		lots[i].wantRejects(t, filepath.Join(dir, fmt.Sprintf("agency-%d.rejected.csv", i+1)))
 		bets, refused = bets+len(lots[i].sizes), refused+len(lots[i].rejects)
 	}

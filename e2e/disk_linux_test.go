@@ -137,7 +137,7 @@ func TestE2EFileSizeLimit(t *testing.T) {
 	o.start(t)
 	c = o.client(t, dir, 2)
 	c.wantExit(exitDone)
-	c.waitFor("action: verificar | result: success | apuestas: 110000")
+	c.waitFor("action: verify | result: success | apuestas: 110000")
 	wantHealth(t, o.address(), exitDone)
 	wantRows(t, o.stored(t), l)
 	o.stop()
@@ -201,7 +201,7 @@ func fillAndFree(t *testing.T, cycles int) (rounds int) {
 	}
 	finish := func() {
 		c.wantExit(exitDone)
-		c.waitFor("action: verificar | result: success", fmt.Sprintf("apuestas: %d", len(l.sizes)))
+		c.waitFor("action: verify | result: success", fmt.Sprintf("apuestas: %d", len(l.sizes)))
 		l.wantRejects(t, rejects())
 		rounds++
 	}

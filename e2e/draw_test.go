@@ -80,7 +80,7 @@ func TestE2EDrawWaits(t *testing.T) {
 	late.wantExit(exitDone) // it does not take part in the draw
 	for _, c := range waiting {
 		c.waitFor("action: consulta_ganadores | result: in_progress")
-		if n := len(c.lines("action: verificar")); n != 1 {
+		if n := len(c.lines("action: verify")); n != 1 {
 			t.Errorf("%s: got %d connections that verified, want 1: a waiting client is not cut off", c.name, n)
 		}
 	}
@@ -146,9 +146,10 @@ func TestE2ETwoClientsOfOneAgency(t *testing.T) {
 	other := drawLot(t, dir, 2, 1)
 	args := []string{"-draw.agencies=2"}
 	one := o.client(t, dir, 1, args...)
-	one.waitFor("action: verificar | result: success")
-	two := o.client(t, dir, 1, append(args, "-data.source=second", "-data.rejects=second.csv")...)
-	two.waitFor("action: verificar | result: success")
+	one.waitFor("action: verify | result: success")
+	writeFile(t, dir, "second.csv", l.file.String()) // a file is one client's
+	two := o.client(t, dir, 1, append(args, "-data.file=second.csv")...)
+	two.waitFor("action: verify | result: success")
 	asker := o.dial(t)
 	asker.send([]byte{4, 1, 1})
 	asker.wantAck(3, "")

@@ -119,17 +119,21 @@ func TestE2EOtherFile(t *testing.T) {
 	o.stop()
 }
 
-// TestE2ETwoClientsOfOneFile starts two clients of one file at once: the newer takes over, and each bet is stored once.
-func TestE2ETwoClientsOfOneFile(t *testing.T) {
+// TestE2ETwoClientsOfOneSource starts three clients of one source at once, each
+// with a copy of the file: the newer takes over, and each bet is stored once.
+func TestE2ETwoClientsOfOneSource(t *testing.T) {
+	t.Parallel()
 	o := openOffice(t)
 	dir, l := clientDir(t, 3000)
 	var clients []*process
 	for i := range 3 {
-		clients = append(clients, o.client(t, dir, 1, "-batch.maxAmount=20", fmt.Sprintf("-data.rejects=%d.csv", i)))
+		copied := fmt.Sprintf("copy-%d.csv", i)
+		writeFile(t, dir, copied, l.file.String())
+		clients = append(clients, o.client(t, dir, 1, "-batch.maxAmount=20", "-data.source=one", "-data.file="+copied, fmt.Sprintf("-data.rejects=%d.csv", i)))
 	}
 	for _, c := range clients {
 		c.wantExit(exitDone)
-		c.waitFor("action: verificar | result: success", fmt.Sprintf("apuestas: %d", len(l.sizes)))
+		c.waitFor("action: verify | result: success", fmt.Sprintf("apuestas: %d", len(l.sizes)))
 	}
 	wantRows(t, o.stored(t), l)
 	o.stop()

@@ -72,7 +72,7 @@ func TestE2EHostileStreams(t *testing.T) {
 	done.Wait()
 	good.wantExit(exitDone)
 	good.wantSummary(lots[0])
-	good.waitFor("action: verificar | result: success")
+	good.waitFor("action: verify | result: success")
 	lots[0].wantRejects(t, filepath.Join(dir, "agency-1.rejected.csv"))
 	o.stop()
 	wantRows(t, o.stored(t), lots...)

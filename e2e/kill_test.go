@@ -138,7 +138,7 @@ func answeredBets(t *testing.T, p *process) (n int) {
 func (s *siege) finishRound(a *agent) {
 	s.t.Helper()
 	a.client.wantExit(exitDone)
-	a.client.waitFor("action: verificar | result: success", fmt.Sprintf("apuestas: %d", len(a.sizes)))
+	a.client.waitFor("action: verify | result: success", fmt.Sprintf("apuestas: %d", len(a.sizes)))
 	a.wantRejects(s.t, s.rejects(a))
 	s.done.rejects += len(a.lot.rejects)
 	s.done.rounds++

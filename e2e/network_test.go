@@ -176,7 +176,7 @@ func sendThrough(t *testing.T, records int, lose, cut, split float64, args ...st
 			}
 		}
 		c.wantExit(exitDone)
-		c.waitFor("action: verificar | result: success", fmt.Sprintf("apuestas: %d", len(lots[i].sizes)))
+		c.waitFor("action: verify | result: success", fmt.Sprintf("apuestas: %d", len(lots[i].sizes)))
 		c.wantSummary(lots[i])
 		lots[i].wantRejects(t, filepath.Join(dir, fmt.Sprintf("agency-%d.rejected.csv", i+1)))
 	}

@@ -123,7 +123,7 @@ func TestE2EClientSignals(t *testing.T) {
 		dir, l := clientDir(t, 1000)
 		o := openOffice(t, "-draw.agencies=2")
 		c := o.client(t, dir, 1, "-draw.agencies=2")
-		c.waitFor("action: verificar | result: success")
+		c.waitFor("action: verify | result: success")
 		c.signal(sig)
 		c.wantShutdown(sig, "close_socket", "close_file")
 		wantRows(t, o.stored(t), l)
@@ -167,7 +167,7 @@ func TestE2ESignalUnderLoad(t *testing.T) {
 		}
 		for i, c := range clients {
 			c.wantExit(exitDone)
-			c.waitFor("action: verificar | result: success", fmt.Sprintf("apuestas: %d", len(lots[i].sizes)))
+			c.waitFor("action: verify | result: success", fmt.Sprintf("apuestas: %d", len(lots[i].sizes)))
 			lots[i].wantRejects(t, filepath.Join(dir, fmt.Sprintf("rejects-%d.csv", i+1)))
 		}
 		wantRows(t, o.stored(t), lots...)

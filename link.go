@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"time"
+)
+
+const (
+	// forever is how long the first byte of an answer may take that comes with the draw.
+	forever time.Duration = 0
+	// stopTime is how long a client that was told to stop waits for the answers that it is owed.
+	stopTime = 2 * time.Second
+)
+
+// Errors that decide how a client goes on.
+var (
+	errTryLater = errors.New("the server does not take bets now") // ACK 5: again after a pause
+	errEnded    = errors.New("the connection ended")              // again at once if there was life in it
+	errStopped  = errors.New("stopped by a signal")
+)
+
+// A dialFunc connects to a server.
+type dialFunc func(ctx context.Context, address string) (net.Conn, error)
+
+// dialPlain connects without encryption.
+func dialPlain(ctx context.Context, address string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp", address)
+}
+
+// A link is one connection to a server. One goroutine reads, one writes.
+//
+// The rule of its deadlines: a message that is read must be whole conn.idle
+// after its first byte, and its first byte may take as long; only an answer that
+// comes with the draw is waited for for ever. Of what is written each 8,192
+// bytes may take conn.idle. A signal ends all waits stopTime later.
+type link struct {
+	conn    net.Conn
+	address string        // as the settings have it
+	in      framer        // of conn
+	idle    time.Duration // conn.idle
+	// beforeWait is called before each wait for an answer: others may wait for
+	// what was done with the last one. nil: nothing to do.
+	beforeWait func()
+	release    func() bool // ends the wait for a signal
+}
+
+// openLink connects to a server within timeout.
+func openLink(ctx context.Context, dial dialFunc, address string, timeout, idle time.Duration) (*link, error) {
+	dialing, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	conn, err := dial(dialing, address)
+	if err != nil {
+		return nil, err
+	}
+	l := &link{conn: conn, address: address, idle: idle, in: framer{src: conn, buf: make([]byte, maxReply)}}
+	l.release = context.AfterFunc(ctx, func() { time.AfterFunc(stopTime, func() { conn.Close() }) })
+	return l, nil
+}
+
+// close closes the connection. It may be closed already, to end a wait.
+func (l *link) close() error {
+	l.release()
+	if err := l.conn.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// write writes messages.
+func (l *link) write(m []byte) error {
+	l.conn.SetWriteDeadline(time.Now().Add(l.idle * time.Duration(1+len(m)/maxMessage)))
+	_, err := l.conn.Write(m)
+	return l.broken(err, "the server takes nothing")
+}
+
+// read reads until parse finds a whole message, and consumes its size. The first
+// byte may take wait. What parse keeps of m is valid until the next read.
+func (l *link) read(wait time.Duration, parse func(m []byte) (size int, err error)) error {
+	var deadline time.Time
+	for begun := false; ; {
+		m := l.in.unread()
+		if len(m) > 0 {
+			size, err := parse(m)
+			if err == nil {
+				l.in.discard(size)
+				return nil
+			}
+			if err != errShort {
+				return fmt.Errorf("what came from %s is no answer of a tp0 server (%w): see that server.address is that of one", l.address, err)
+			}
+		}
+		if l.beforeWait != nil {
+			l.beforeWait()
+		}
+		switch {
+		case !begun && len(m) > 0:
+			begun, deadline = true, time.Now().Add(l.idle)
+		case !begun && wait != forever:
+			deadline = time.Now().Add(wait)
+		}
+		l.conn.SetReadDeadline(deadline)
+		if err := l.in.fill(); err != nil {
+			return l.broken(err, "no whole answer came")
+		}
+	}
+}
+
+// broken is the error of a connection that does not go on; late says what has
+// not come to be if a deadline passed.
+func (l *link) broken(err error, late string) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("%w: %s in conn.idle (%s)", errEnded, late, l.idle)
+	}
+	return fmt.Errorf("%w: %v", errEnded, err)
+}
+
+// readAck reads an ACK, whose first byte may take wait.
+func (l *link) readAck(wait time.Duration) (ack Ack, err error) {
+	err = l.read(wait, func(m []byte) (size int, err error) {
+		ack, size, err = parseAck(m)
+		return size, err
+	})
+	return ack, err
+}
+
+// ackError is the error that an ACK means which is no answer to a batch that was taken.
+func ackError(a Ack) error {
+	switch a.Code {
+	case ackUnavailable:
+		return fmt.Errorf("%w: %s", errTryLater, a.Status)
+	case ackProtocol:
+		return fmt.Errorf("the server refuses what this client says: %s", a.Status)
+	}
+	return fmt.Errorf("the server answered with ACK %d (%s), which is no answer to what was asked", a.Code, a.Status)
+}
+
+// A retry connects to the server, and decides when to try again and when to
+// give up: retry.timeout after the last sign of life. Signs of life are bets
+// that were decided on and, in the wait for the draw, that it has not taken
+// place; a connection, a RESUME or an ACK 5 are none.
+type retry struct {
+	address string
+	dial    dialFunc
+	idle    time.Duration // conn.idle
+	timeout time.Duration // retry.timeout
+	log     *slog.Logger
+
+	life   time.Time // the last sign of life; at first the start
+	fresh  bool      // no attempt was made since
+	pauses int       // since then
+
+	most    uint64 // bets that the server has decided on, less what it lost
+	highest uint64 // most before the last loss that was forgiven
+}
+
+// newRetry returns a retry that starts now.
+func newRetry(cfg *config, log *slog.Logger) *retry {
+	return &retry{address: cfg.serverAddress, dial: dialPlain, idle: cfg.connIdle, timeout: cfg.retryTimeout, log: log, life: time.Now()}
+}
+
+// connect connects to the server.
+func (r *retry) connect(ctx context.Context) (*link, error) {
+	return openLink(ctx, r.dial, r.address, r.dialTimeout(), r.idle)
+}
+
+// dialTimeout is how long an attempt to connect may take: what is left of
+// retry.timeout, but not so long that a lost packet stops all, and long enough
+// for any network.
+func (r *retry) dialTimeout() time.Duration {
+	return min(10*time.Second, max(time.Second, r.timeout-time.Since(r.life)))
+}
+
+// alive notes a sign of life.
+func (r *retry) alive() { r.life, r.fresh, r.pauses = time.Now(), true, 0 }
+
+// decided notes how many bets the server has decided on: more than before are a
+// sign of life. Those that come again because the server lost them are signs
+// once, until there are more than ever: else a server that forgets all that it
+// answers would be tried for ever.
+func (r *retry) decided(bets uint64) {
+	switch {
+	case bets > r.most:
+		r.most = bets
+		r.alive()
+	case bets < r.most && r.most > r.highest:
+		r.highest, r.most = r.most, bets
+	}
+}
+
+// next waits until another attempt is due, and returns nil, or the error with
+// which the client ends: cause, if no other attempt can help.
+func (r *retry) next(ctx context.Context, cause error) error {
+	switch {
+	case ctx.Err() != nil:
+		return errStopped
+	case !resumable(cause):
+		return cause
+	case r.fresh && errors.Is(cause, errEnded): // some servers close after each answer
+		r.fresh = false
+		return nil
+	case time.Since(r.life) >= r.timeout:
+		r.log.Error(actConnect, fail, "address", r.address, "reason", cause)
+		return fmt.Errorf("server %s: %w: gave up after %s (retry.timeout): start again when the server is back", r.address, cause, r.timeout)
+	}
+	wait := r.pause()
+	r.log.Info(actConnect, inProgress, "address", r.address, "reason", cause, "wait", wait.Round(time.Millisecond))
+	if !sleep(ctx, wait) {
+		return errStopped
+	}
+	return nil
+}
+
+// pause is the next pause: 50 ms, then twice as long each time up to 2 s, half
+// of it by chance so that many clients do not come back at once.
+func (r *retry) pause() time.Duration {
+	wait := min(50*time.Millisecond<<min(r.pauses, 10), 2*time.Second)
+	r.fresh = false
+	r.pauses++
+	return wait/2 + rand.N(wait/2)
+}
+
+// resumable reports whether another session may succeed where one ended with err.
+func resumable(err error) bool {
+	var dial *net.OpError
+	var address *net.AddrError // can't be right, now or later
+	return errors.Is(err, errTryLater) || errors.Is(err, errEnded) || errors.As(err, &dial) && !errors.As(err, &address)
+}
+
+// sleep waits for d, or returns false when ctx is cancelled before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
