@@ -10,6 +10,9 @@ DOWN     =
 # "context deadline exceeded" and nothing found (golang.org/issue/75804).
 FUZZTIME = 40000x
 
+# Further flags of go test, such as -v.
+TESTFLAGS =
+
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 # Static and stripped; without paths and build times in it, so that the same commit gives the same bytes.
@@ -34,7 +37,7 @@ run: build
 test:
 	$(GO) vet ./...
 	@test -n "$(RACE)" || echo "WITHOUT THE RACE DETECTOR: no C compiler answers, or cgo is off"
-	$(GO) test -count=1 $(RACE) -timeout 30m ./...
+	$(GO) test -count=1 $(RACE) -timeout 30m $(TESTFLAGS) ./...
 	@for target in $$($(GO) test -list '^Fuzz' . | grep '^Fuzz'); do \
 		$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x . || exit 1; \
 	done

@@ -115,6 +115,7 @@ func ackOf(code byte, status string) []byte { return append([]byte{2, code}, wir
 
 // TestE2ECourseServer has our client with -resume=false send to servers that close after each batch, and to servers that do not.
 func TestE2ECourseServer(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		closes bool
@@ -144,6 +145,7 @@ func TestE2ECourseServer(t *testing.T) {
 
 // TestE2ECourseServerRefuses has answers other than ACK 0 in many spellings.
 func TestE2ECourseServerRefuses(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, status string
 		rejects      []string // line and reason, * for any
@@ -178,6 +180,7 @@ func TestE2ECourseServerRefuses(t *testing.T) {
 
 // TestE2ECourseServerFails has answers that end the client, or that it tries again.
 func TestE2ECourseServerFails(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		answer func(batch int) []byte
@@ -208,6 +211,7 @@ func TestE2ECourseServerFails(t *testing.T) {
 
 // TestE2EHelloToCourseServer has a server that closes at HELLO: the client says so and never falls back to sending without it.
 func TestE2EHelloToCourseServer(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	writeFile(t, dir, "agency-4.csv", "A,B,1,2000-01-01,1\n")
 	for _, answer := range [][]byte{nil, ackOf(0, ""), ackOf(6, "unknown")} {
@@ -245,6 +249,7 @@ func TestE2EHelloToCourseServer(t *testing.T) {
 // TestE2ECourseClients has clients as students write them against our server: a connection for each batch, NOTIFY 0 on one of its own, then NOTIFY 1 on a
 // new connection each time until the winners come.
 func TestE2ECourseClients(t *testing.T) {
+	t.Parallel()
 	o := openOffice(t, "-draw.agencies=3")
 	var done sync.WaitGroup
 	for agency := 1; agency <= 3; agency++ {
@@ -338,6 +343,7 @@ func readWinnersOf(t *testing.T, in io.Reader) (documents []string) {
 
 // TestE2EBatchSizes has our client cut files into batches under both limits: every batch but the last is full by one of the two.
 func TestE2EBatchSizes(t *testing.T) {
+	t.Parallel()
 	for _, amount := range []int{1, 7, 150, 65535} {
 		dir := t.TempDir()
 		l := makeLots(t, dir, 1, 1500, 9)[0]
@@ -366,6 +372,7 @@ func TestE2EBatchSizes(t *testing.T) {
 
 // TestE2ECourseServerMalformed has a status with ACK 0, and a malformed record in the batch: that one alone is rejected.
 func TestE2ECourseServerMalformed(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	writeFile(t, dir, "agency-4.csv", "A,B,1,2000-01-01,1\nA,B\nA,B,3,2000-01-01,1\n")
 	s := openCourseServer(t, true, func(int) []byte { return ackOf(0, "#1 todo bien") })
@@ -410,6 +417,7 @@ func courseParse(line string) map[string]string {
 // TestE2ECourseParser runs what the course's tests run, with a setting from each place, and reads all lines as its parser does: what it reads is the
 // whole value.
 func TestE2ECourseParser(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l := makeLots(t, dir, 1, 400, 12)[0]
 	writeFile(t, dir, "config.yaml", "loop:\n  amount: 100\n  period: \"1ms\"\nbatch:\n  maxAmount: 10\nlog:\n  level: INFO\n")

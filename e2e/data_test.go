@@ -2,12 +2,9 @@ package e2e
 
 import (
 	"archive/zip"
-	"bytes"
-	"encoding/csv"
 	"fmt"
 	"io"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 )
@@ -15,7 +12,7 @@ import (
 // dataSet is the course's data set, which is not part of this repository.
 const dataSet = "../../shared/data/dataset.zip"
 
-// realLots reads the data set and writes each agency's file into dir. What is good is found out with encoding/csv alone: a number over 9998 is not.
+// realLots reads the data set and writes each agency's file into dir.
 func realLots(t *testing.T, dir string) (lots []*lot) {
 	t.Helper()
 	archive, err := zip.OpenReader(dataSet)
@@ -32,26 +29,14 @@ func realLots(t *testing.T, dir string) (lots []*lot) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		writeFile(t, dir, fmt.Sprintf("agency-%d.csv", agency), string(text))
-		rows, err := csv.NewReader(bytes.NewReader(text)).ReadAll()
-		if err != nil {
-			t.Fatal(err)
-		}
-		l := newLot(agency)
-		for _, row := range rows {
-			reason := ""
-			if number, err := strconv.Atoi(row[4]); err != nil || number > 9998 {
-				reason = "number is over the highest that is valid"
-			}
-			l.addBet(reason, row...)
-		}
-		lots = append(lots, l)
+		lots = append(lots, lotOf(t, dir, agency, string(text)))
 	}
 	return lots
 }
 
 // TestE2ERealData sends the course's files from five processes at once, with the draw.
 func TestE2ERealData(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	lots := realLots(t, dir)
 	o := openOffice(t, "-draw.agencies=5")
@@ -84,6 +69,7 @@ func TestE2ERealData(t *testing.T) {
 
 // TestE2ESampleLoop sends what the course's settings send: loop.amount batches of 10 bets, and then, started again, nothing.
 func TestE2ESampleLoop(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	o := openOffice(t)
 	sample, _, status := runProgram(t, dir, nil, "-mode=sample", "-id=3", "-bets=400")

@@ -17,6 +17,7 @@ import (
 
 // TestE2EPidOne stops a server and a client that are process 1 of a pid namespace, as in a container.
 func TestE2EPidOne(t *testing.T) {
+	t.Parallel()
 	bothSignals(t, "pid 1", func(t *testing.T, sig syscall.Signal) {
 		cmd := programCommand(t.TempDir(), nil, "-mode=server", "-server.port=0")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
@@ -29,7 +30,9 @@ func TestE2EPidOne(t *testing.T) {
 			t.Skipf("SKIPPED: no pid namespace can be made here: %v", err)
 		}
 		p := launchCommand(t, "server with pid 1", cmd)
-		p.waitFor("action: listen | result: success")
+		if port := numberIn(t, p.waitFor("action: listen | result: success"), "port"); port == 0 {
+			t.Errorf("got port 0 in the log, want the one that the system chose")
+		}
 		p.signal(sig)
 		p.wantShutdown(sig, "close_listener", "close_store")
 	})
@@ -37,6 +40,7 @@ func TestE2EPidOne(t *testing.T) {
 
 // TestE2ESignalInBlackHole stops a client whose dial is never answered.
 func TestE2ESignalInBlackHole(t *testing.T) {
+	t.Parallel()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -95,6 +99,7 @@ func otherUser(t *testing.T, cmd *exec.Cmd, dir string) {
 
 // TestE2EForeignFolder starts a server in a folder that belongs to somebody else, and one whose files do.
 func TestE2EForeignFolder(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	cmd := programCommand(dir, nil, "-mode=server", "-server.port=0")
 	otherUser(t, cmd, dir)
@@ -118,11 +123,10 @@ func TestE2EForeignFolder(t *testing.T) {
 // TestE2EFileSizeLimit has a server whose files may not grow over a limit: it refuses with ACK 5, and what it has answered is there. Without the limit
 // the client finishes.
 func TestE2EFileSizeLimit(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	sample, _, _ := runProgram(t, dir, nil, "-mode=sample", "-id=2", "-bets=110000")
-	l := newLot(2)
-	addSample(t, l, sample)
-	writeFile(t, dir, "agency-2.csv", sample)
+	l := lotOf(t, dir, 2, sample)
 	o := &office{dir: t.TempDir(), port: freePort(t)}
 	limited := programCommand(o.dir, nil, "-mode=server", "-server.host=127.0.0.1", fmt.Sprintf("-server.port=%d", o.port))
 	limited.Args = append([]string{"sh", "-c", `ulimit -f 8200; exec "$0" "$@"`, limited.Path}, limited.Args[1:]...)
@@ -244,6 +248,7 @@ func fillAndFree(t *testing.T, cycles int) (rounds int) {
 
 // TestE2EFullDisk fills the disk a few times.
 func TestE2EFullDisk(t *testing.T) {
+	t.Parallel()
 	t.Logf("%d files sent", fillAndFree(t, 5))
 }
 

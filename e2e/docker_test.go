@@ -14,6 +14,7 @@ import (
 
 // TestComposeGenerator compares what generar-compose.sh writes with golden files, and asks Compose to read it.
 func TestComposeGenerator(t *testing.T) {
+	t.Parallel()
 	compose := composeCommand()
 	for _, clients := range []string{"0", "1", "5"} {
 		got := generateCompose(t, clients)
@@ -38,6 +39,7 @@ func TestComposeGenerator(t *testing.T) {
 // TestComposeDev keeps docker-compose-dev.yaml what the generator writes for five clients, except for its heading
 // and the volume of the store.
 func TestComposeDev(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../docker-compose-dev.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -54,6 +56,7 @@ func TestComposeDev(t *testing.T) {
 }
 
 func TestComposeGeneratorUsage(t *testing.T) {
+	t.Parallel()
 	tests := [][]string{{}, {"FILE"}, {"FILE", "1", "2"}, {"", "1"}, {"FILE", ""}, {"FILE", "x"}, {"FILE", "-1"},
 		{"FILE", "1.5"}, {"FILE", "05"}, {"FILE", "256"}, {"FILE", "99999999999999999999"}, {"FILE", "1 2"}}
 	for _, args := range tests {
@@ -118,6 +121,7 @@ const agencyBets = 2000
 // TestContainers runs the stack of docker-compose-dev.yaml to its end, stops it, starts it again, and stops it in
 // the middle of its work. It needs a Docker engine with Compose.
 func TestContainers(t *testing.T) {
+	t.Parallel()
 	compose := composeCommand()
 	if exec.Command("docker", "info").Run() != nil || compose == nil {
 		t.Skip("SKIPPED: no Docker engine with Compose answers here")

@@ -40,6 +40,7 @@ func wantDraws(t *testing.T, want int, lives ...*process) {
 
 // TestE2EDraw has the course's scenarios, with clients that resume and clients that do not.
 func TestE2EDraw(t *testing.T) {
+	t.Parallel()
 	for _, winners := range [][]int{{2, 1, 0}, {1, 2, 3, 4, 5}} {
 		for _, resume := range []string{"-resume=true", "-resume=false"} {
 			t.Run(fmt.Sprint(winners, resume), func(t *testing.T) {
@@ -68,6 +69,7 @@ func TestE2EDraw(t *testing.T) {
 // TestE2EDrawWaits has an agency that does not finish: the others wait, longer than conn.idle lets a connection be, and learn nothing, until it does.
 // The server is killed before and after the draw.
 func TestE2EDrawWaits(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	o := openOffice(t, "-draw.agencies=3", "-conn.idle=100ms") // 10 times this would end a connection that is owed nothing
 	first := o.process
@@ -116,6 +118,7 @@ func TestE2EDrawWaits(t *testing.T) {
 
 // TestE2EBetsAfterDraw has an agency's bets come after the draw: all are rejected, and it goes on to its winners.
 func TestE2EBetsAfterDraw(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	o := openOffice(t, "-draw.agencies=1")
 	early, late := drawLot(t, dir, 1, 2), drawLot(t, dir, 2, 4)
@@ -140,6 +143,7 @@ func TestE2EBetsAfterDraw(t *testing.T) {
 
 // TestE2ETwoClientsOfOneAgency has two files of one agency: it has finished with the first of them, and the draw waits for the other agency all the same.
 func TestE2ETwoClientsOfOneAgency(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	o := openOffice(t, "-draw.agencies=2")
 	l := drawLot(t, dir, 1, 2)
@@ -167,6 +171,7 @@ func TestE2ETwoClientsOfOneAgency(t *testing.T) {
 
 // TestE2EDrawUnderKills kills the server again and again while three agencies send, finish and ask: there is one draw, and each learns its winners.
 func TestE2EDrawUnderKills(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	o := &office{dir: t.TempDir(), port: freePort(t), args: []string{"-draw.agencies=3"}}
 	o.start(t)

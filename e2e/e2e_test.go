@@ -296,20 +296,20 @@ type office struct {
 	args []string
 }
 
-// openOffice starts a server in a folder of its own, at a port that the system chooses, and waits until it listens.
+// openOffice starts a server in a folder of its own and waits until it listens.
 func openOffice(t *testing.T, args ...string) *office {
 	t.Helper()
-	o := &office{dir: t.TempDir(), args: args}
+	o := &office{dir: t.TempDir(), port: freePort(t), args: args}
 	o.start(t)
 	return o
 }
 
-// start starts the server, at the port it had if it had one.
+// start starts the server, again at the port it had.
 func (o *office) start(t *testing.T) {
 	t.Helper()
 	args := append([]string{"-mode=server", "-server.host=127.0.0.1", "-server.port=" + strconv.Itoa(o.port)}, o.args...)
 	o.process = launch(t, o.dir, "server", args...)
-	o.port = numberIn(t, o.waitFor("action: listen | result: success"), "port")
+	o.waitFor("action: listen | result: success", "port: "+strconv.Itoa(o.port))
 }
 
 func (o *office) address() string { return "127.0.0.1:" + strconv.Itoa(o.port) }
@@ -342,11 +342,18 @@ func startClient(t *testing.T, dir string, agency int, address string, args ...s
 	return launch(t, dir, "client "+id, append([]string{"-mode=client", "-id=" + id, "-server.address=" + address, "-data.file=agency-{id}.csv"}, args...)...)
 }
 
-// freePort returns a port on which nothing listens, below those that the system gives to outgoing connections, so that it stays free while a server is away.
+// portsGiven has the ports that freePort has returned: tests run side by side.
+var portsGiven sync.Map
+
+// freePort returns a port on which nothing listens, which no other test has, and which is below those that the system
+// gives to outgoing connections: so it stays free while a server is away.
 func freePort(t *testing.T) int {
 	t.Helper()
-	for range 100 {
+	for range 1000 {
 		port := 18000 + rand.IntN(12000)
+		if _, given := portsGiven.LoadOrStore(port, true); given {
+			continue
+		}
 		if l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)); err == nil {
 			l.Close()
 			return port

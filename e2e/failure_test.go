@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/csv"
 	"fmt"
 	"net"
 	"os"
@@ -10,22 +9,6 @@ import (
 	"strings"
 	"testing"
 )
-
-// addSample adds the records of a sample file, of which none is malformed.
-func addSample(t *testing.T, l *lot, text string) {
-	t.Helper()
-	rows, err := csv.NewReader(strings.NewReader(text)).ReadAll()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, row := range rows {
-		reason := ""
-		if row[4] == "9999" {
-			reason = "number is over the highest that is valid"
-		}
-		l.addBet(reason, row...)
-	}
-}
 
 // wantHealth wants mode health to exit with status.
 func wantHealth(t *testing.T, address string, status int) {
@@ -41,6 +24,7 @@ func wantHealth(t *testing.T, address string, status int) {
 
 // TestE2EFailures has what can be wrong outside the program: one clear line, exit status 1.
 func TestE2EFailures(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -88,6 +72,7 @@ func TestE2EFailures(t *testing.T) {
 
 // TestE2EOtherFile has another file under a name that the server knows: nothing is sent, and the client says what to do.
 func TestE2EOtherFile(t *testing.T) {
+	t.Parallel()
 	o := openOffice(t)
 	dir, l := clientDir(t, 300)
 	o.client(t, dir, 1).wantExit(exitDone)

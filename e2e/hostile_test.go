@@ -51,6 +51,7 @@ func hostileStreams() (all [][]byte) {
 
 // TestE2EHostileStreams sends each of 60 hostile streams several times while a good client sends its file.
 func TestE2EHostileStreams(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	lots := makeLots(t, dir, 1, 4000, 2)
 	o := openOffice(t)
@@ -101,6 +102,7 @@ func sendHostile(address string, stream []byte, i int) error {
 
 // TestE2EHangingConnections has 900 connections that send one byte each and hang: five clients finish all the same.
 func TestE2EHangingConnections(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	lots := makeLots(t, dir, 5, 2000, 3)
 	o := openOffice(t)
@@ -126,6 +128,7 @@ func TestE2EHangingConnections(t *testing.T) {
 
 // TestE2EConnMax has a server that takes two connections at once: the third is served when one of them ends.
 func TestE2EConnMax(t *testing.T) {
+	t.Parallel()
 	o := openOffice(t, "-conn.max=2")
 	first, second := o.dial(t), o.dial(t)
 	for _, w := range []*wire{first, second} {
@@ -146,6 +149,7 @@ func TestE2EConnMax(t *testing.T) {
 
 // TestE2EConnIdle has connections that hang in the middle of a message, between messages, and with answers that they do not take off.
 func TestE2EConnIdle(t *testing.T) {
+	t.Parallel()
 	o := openOffice(t, "-conn.idle=200ms")
 	begun := o.dial(t)
 	begun.send([]byte{3, 0, 1, 1})
@@ -184,6 +188,7 @@ func TestE2EConnIdle(t *testing.T) {
 
 // TestE2ESlowMessage has a message whose bytes come slowly, but in time: it is taken.
 func TestE2ESlowMessage(t *testing.T) {
+	t.Parallel()
 	o := openOffice(t, "-conn.idle=10s")
 	w := o.dial(t)
 	m := wireBatch(wireBet(1, "Ana", "Gómez", "1", "2000-01-01", 1))

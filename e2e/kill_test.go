@@ -253,11 +253,13 @@ func besiege(t *testing.T, seed uint64, kills int, serverArgs ...string) siegeCo
 
 // TestE2EKills kills the server 20 times and clients 20 times, at random instants.
 func TestE2EKills(t *testing.T) {
+	t.Parallel()
 	t.Logf("%+v", besiege(t, 1, 20))
 }
 
 // TestE2EKillsRelaxed does less of it with a server that syncs now and then: a kill loses nothing there either.
 func TestE2EKillsRelaxed(t *testing.T) {
+	t.Parallel()
 	t.Logf("%+v", besiege(t, 2, 4, "-store.sync=20ms"))
 	t.Logf("%+v", besiege(t, 3, 4, "-store.sync=never"))
 }

@@ -143,6 +143,26 @@ func makeLots(t *testing.T, dir string, n, records int, seed uint64) []*lot {
 	return lots
 }
 
+// lotOf returns the lot of an agency file that holds no malformed record and nothing wrong but numbers that are too high,
+// by encoding/csv, and writes the file into dir.
+func lotOf(t *testing.T, dir string, agency int, text string) *lot {
+	t.Helper()
+	rows, err := csv.NewReader(strings.NewReader(text)).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLot(agency)
+	for _, row := range rows {
+		reason := ""
+		if number, err := strconv.Atoi(row[4]); err != nil || number > 9998 {
+			reason = "number is over the highest that is valid"
+		}
+		l.addBet(reason, row...)
+	}
+	writeFile(t, dir, fmt.Sprintf("agency-%d.csv", agency), text)
+	return l
+}
+
 // wantRows wants bets.csv to hold rows, each agency's in their order, and nothing else. The order of agencies among each other is free.
 func wantRows(t *testing.T, stored string, lots ...*lot) {
 	t.Helper()
@@ -208,6 +228,7 @@ func (l *lot) wantRejects(t *testing.T, path string) {
 
 // TestE2EFiveClients sends five files with records of every kind, in each of several ways.
 func TestE2EFiveClients(t *testing.T) {
+	t.Parallel()
 	for _, args := range [][]string{
 		{"-batch.window=1"}, {}, {"-batch.maxAmount=7", "-batch.window=1024"}, {"-batch.maxAmount=65535"},
 		{"-resume=false", "-batch.maxAmount=60"}, {"-retry.timeout=0s", "-log.level=debug"},
@@ -253,6 +274,7 @@ func (p *process) wantSummary(l *lot) {
 
 // TestE2EFileEnds has agency files with odd ends: the records that stand last are not lost.
 func TestE2EFileEnds(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		make func(l *lot)

@@ -189,6 +189,7 @@ func sendThrough(t *testing.T, records int, lose, cut, split float64, args ...st
 
 // TestE2EBadNetwork sends through networks that are bad in several ways.
 func TestE2EBadNetwork(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name             string
 		lose, cut, split float64

@@ -12,6 +12,7 @@ var docSession = regexp.MustCompile("(?ms)^```hex name=(session-[a-z-]+) agencie
 
 // TestE2EProtocolDocument plays the sessions of docs/protocol.md against a server, byte for byte. Each ends with an ACK 6.
 func TestE2EProtocolDocument(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../docs/protocol.md")
 	if err != nil {
 		t.Fatal(err)

@@ -92,6 +92,7 @@ func clientDir(t *testing.T, records int) (dir string, l *lot) {
 
 // TestE2EClientSignals stops clients in every state.
 func TestE2EClientSignals(t *testing.T) {
+	t.Parallel()
 	bothSignals(t, "refused port", func(t *testing.T, sig syscall.Signal) {
 		dir, _ := clientDir(t, 10)
 		c := startClient(t, dir, 1, fmt.Sprintf("127.0.0.1:%d", freePort(t)), "-retry.timeout=1h")
@@ -142,6 +143,7 @@ func TestE2EClientSignals(t *testing.T) {
 
 // TestE2ESignalUnderLoad stops clients and then the server in the middle of it. Started again, they finish as if nothing had been.
 func TestE2ESignalUnderLoad(t *testing.T) {
+	t.Parallel()
 	bothSignals(t, "load", func(t *testing.T, sig syscall.Signal) {
 		dir := t.TempDir()
 		lots := makeLots(t, dir, 5, 8000, 8)
@@ -176,6 +178,7 @@ func TestE2ESignalUnderLoad(t *testing.T) {
 
 // TestE2EServerSignals stops servers in every state.
 func TestE2EServerSignals(t *testing.T) {
+	t.Parallel()
 	bothSignals(t, "idle", func(t *testing.T, sig syscall.Signal) {
 		o := openOffice(t)
 		o.signal(sig)
@@ -218,6 +221,7 @@ func TestE2EServerSignals(t *testing.T) {
 
 // TestE2ESecondSignal ends a program at once that has things to wait for.
 func TestE2ESecondSignal(t *testing.T) {
+	t.Parallel()
 	dir, _ := clientDir(t, 10)
 	s := openSilentServer(t)
 	c := startClient(t, dir, 1, s.address)
@@ -239,6 +243,7 @@ func TestE2ESecondSignal(t *testing.T) {
 
 // TestE2EStoppedClientWaitsForAnswers stops a client whose server answers late: what it is owed is taken, and said.
 func TestE2EStoppedClientWaitsForAnswers(t *testing.T) {
+	t.Parallel()
 	dir, l := clientDir(t, 100)
 	asked, proceed := make(chan struct{}, 1), make(chan struct{})
 	s := openCourseServer(t, false, func(int) []byte {
@@ -262,6 +267,7 @@ func TestE2EStoppedClientWaitsForAnswers(t *testing.T) {
 
 // TestE2ENothingOnStandardError runs a client whose standard error is no terminal: there is no progress bar on it.
 func TestE2ENothingOnStandardError(t *testing.T) {
+	t.Parallel()
 	dir, _ := clientDir(t, 500)
 	o := openOffice(t)
 	c := o.client(t, dir, 1)

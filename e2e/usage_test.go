@@ -8,6 +8,7 @@ import (
 
 // TestE2EUsage has wrong command lines, environments and config files: exit status 2 and one line that names the key, where it was found, and what it takes.
 func TestE2EUsage(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	writeFile(t, dir, "tab.yaml", "loop:\n\tamount: 1\n")
 	writeFile(t, dir, "typo.yaml", "# a comment\nlop:\n  amount: 1\n")
@@ -48,6 +49,7 @@ func TestE2EUsage(t *testing.T) {
 
 // TestE2EOrigins takes one setting from each source, the better ones before the others, and shows where it was found.
 func TestE2EOrigins(t *testing.T) {
+	t.Parallel()
 	dir, _ := clientDir(t, 3)
 	writeFile(t, dir, "config.yaml", "loop:\n  amount: 7\nbatch:\n  maxAmount: 8\nlog:\n  level: INFO\nconn:\n  idle: 9s\n")
 	env := []string{"CLI_BATCH_MAX_AMOUNT=12", "CLI_ID=1", "CLI_DATA_FILE=agency-{id}.csv", "CLI_RETRY_TIMEOUT=0s", "CLI_LOOP_PERIOD="}
@@ -102,6 +104,7 @@ draw.winner DRAW_WINNER
 
 // TestE2EHelp has what prints something and exits with 0.
 func TestE2EHelp(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	out, errs, status := runProgram(t, dir, []string{"CLI_ID=nonsense"}, "-h")
 	if status != exitDone || errs != "" {
@@ -126,6 +129,7 @@ func TestE2EHelp(t *testing.T) {
 
 // TestE2EModeBet sends single bets, good and bad.
 func TestE2EModeBet(t *testing.T) {
+	t.Parallel()
 	o := openOffice(t)
 	for _, tt := range []struct {
 		name    string

@@ -215,6 +215,7 @@ func (c *conversation) flush() {
 
 // TestE2EWire holds every conversation of testdata/wire.txt, however its bytes are cut into writes.
 func TestE2EWire(t *testing.T) {
+	t.Parallel()
 	for i, tr := range readTranscripts(t, "testdata/wire.txt") {
 		random := rand.New(rand.NewPCG(3, uint64(i)))
 		for _, way := range []struct {
@@ -256,6 +257,7 @@ func (tr *transcript) run(t *testing.T, pieces func(left int) int) {
 
 // TestE2EManyRefusals has the largest batch of the smallest bets, all refused: the answer is no longer than a message may be.
 func TestE2EManyRefusals(t *testing.T) {
+	t.Parallel()
 	w := openOffice(t).dial(t)
 	const bets = (8192 - 3) / 12
 	var all [][]byte
