@@ -72,11 +72,7 @@ func TestE2ESampleLoop(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	o := openOffice(t)
-	sample, _, status := runProgram(t, dir, nil, "-mode=sample", "-id=3", "-bets=400")
-	if status != exitDone || strings.Count(sample, "\r\n") != 400 {
-		t.Fatalf("mode sample: got status %d and %d rows, want 0 and 400", status, strings.Count(sample, "\r\n"))
-	}
-	writeFile(t, dir, "agency-3.csv", sample)
+	makeSample(t, dir, 3, 400)
 	args := []string{"-loop.amount=12", "-batch.maxAmount=10", "-loop.period=1ms"}
 	for _, want := range []string{"enviadas: 120", "enviadas: 0"} {
 		c := o.client(t, dir, 3, args...)

@@ -125,8 +125,7 @@ func TestE2EForeignFolder(t *testing.T) {
 func TestE2EFileSizeLimit(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	sample, _, _ := runProgram(t, dir, nil, "-mode=sample", "-id=2", "-bets=110000")
-	l := lotOf(t, dir, 2, sample)
+	l := makeSample(t, dir, 2, 110_000)
 	o := &office{dir: t.TempDir(), port: freePort(t)}
 	limited := programCommand(o.dir, nil, "-mode=server", "-server.host=127.0.0.1", fmt.Sprintf("-server.port=%d", o.port))
 	limited.Args = append([]string{"sh", "-c", `ulimit -f 8200; exec "$0" "$@"`, limited.Path}, limited.Args[1:]...)
