@@ -248,7 +248,7 @@ func fillAndFree(t *testing.T, cycles int) (rounds int) {
 // TestE2EFullDisk fills the disk a few times.
 func TestE2EFullDisk(t *testing.T) {
 	t.Parallel()
-	t.Logf("%d files sent", fillAndFree(t, 5))
+	t.Logf("%d files sent", fillAndFree(t, 4))
 }
 
 // TestTortureFull fills the disk FULL times.

@@ -150,18 +150,16 @@ func TestE2EConnMax(t *testing.T) {
 // TestE2EConnIdle has connections that hang in the middle of a message, between messages, and with answers that they do not take off.
 func TestE2EConnIdle(t *testing.T) {
 	t.Parallel()
-	o := openOffice(t, "-conn.idle=200ms")
-	begun := o.dial(t)
-	begun.send([]byte{3, 0, 1, 1})
-	between := o.dial(t)
+	o := openOffice(t, "-conn.idle=500ms")
+	between, begun := o.dial(t), o.dial(t)
 	between.send(wireBatch())
 	between.wantAck(0, "")
-	time.Sleep(500 * time.Millisecond) // over conn.idle, and well below 10 times it
+	begun.send([]byte{3, 0, 1, 1})
+	begun.wantEnd() // conn.idle is over, and 10 times it is not
+	o.waitFor("result: fail", "not whole in conn.idle")
 	between.send(wireBatch())
 	between.wantAck(0, "")
 	silent := o.dial(t)
-	begun.wantEnd()
-	o.waitFor("result: fail", "not whole in conn.idle")
 	between.wantEnd()
 	silent.wantEnd()
 	o.waitFor("result: success", "10 times conn.idle")

@@ -54,13 +54,13 @@ var agentWays = []struct {
 	{0, []string{"-loop.period=1ms"}},
 }
 
-// newSiege starts the server and the clients.
-func newSiege(t *testing.T, seed uint64, serverArgs ...string) *siege {
+// newSiege starts the server and the clients, whose files have that many records.
+func newSiege(t *testing.T, seed uint64, records int, serverArgs ...string) *siege {
 	t.Helper()
 	s := &siege{t: t, random: rand.New(rand.NewPCG(seed, 11)), dir: t.TempDir()}
 	s.office = &office{dir: t.TempDir(), port: freePort(t), args: serverArgs}
 	s.office.start(t)
-	for i, l := range makeLots(t, s.dir, len(agentWays), 4000, seed) {
+	for i, l := range makeLots(t, s.dir, len(agentWays), records, seed) {
 		way := agentWays[i]
 		a := &agent{lot: l, args: way.args}
 		if way.amount > 0 {
@@ -236,9 +236,9 @@ func (s *siege) end() siegeCount {
 }
 
 // besiege kills the server and a client each kills times.
-func besiege(t *testing.T, seed uint64, kills int, serverArgs ...string) siegeCount {
+func besiege(t *testing.T, seed uint64, records, kills int, serverArgs ...string) siegeCount {
 	t.Helper()
-	s := newSiege(t, seed, serverArgs...)
+	s := newSiege(t, seed, records, serverArgs...)
 	for s.done.serverKills < kills || s.done.clientKills < kills {
 		time.Sleep(time.Duration(s.random.IntN(60_000)) * time.Microsecond)
 		s.goOn()
@@ -254,12 +254,12 @@ func besiege(t *testing.T, seed uint64, kills int, serverArgs ...string) siegeCo
 // TestE2EKills kills the server 20 times and clients 20 times, at random instants.
 func TestE2EKills(t *testing.T) {
 	t.Parallel()
-	t.Logf("%+v", besiege(t, 1, 20))
+	t.Logf("%+v", besiege(t, 1, 3000, 20))
 }
 
 // TestE2EKillsRelaxed does less of it with a server that syncs now and then: a kill loses nothing there either.
 func TestE2EKillsRelaxed(t *testing.T) {
 	t.Parallel()
-	t.Logf("%+v", besiege(t, 2, 4, "-store.sync=20ms"))
-	t.Logf("%+v", besiege(t, 3, 4, "-store.sync=never"))
+	t.Logf("%+v", besiege(t, 2, 1000, 4, "-store.sync=20ms"))
+	t.Logf("%+v", besiege(t, 3, 1000, 4, "-store.sync=never"))
 }

@@ -15,7 +15,7 @@ func TestTortureKills(t *testing.T) {
 	var sum siegeCount
 	for seed := uint64(100); sum.serverKills < kills && !t.Failed(); seed++ {
 		t.Run(fmt.Sprintf("siege %d", seed), func(t *testing.T) {
-			done := besiege(t, seed, min(40, kills))
+			done := besiege(t, seed, 4000, min(40, kills))
 			sum.serverKills += done.serverKills
 			sum.recoveryKills += done.recoveryKills
 			sum.clientKills += done.clientKills
