@@ -208,14 +208,17 @@ var fileRefused = []struct{ file, want string }{
 	{"batch:\n  maxAmount: .inf", `config.yaml:2: batch.maxAmount: ".inf" is not a whole number: takes 1 to 65535`},
 	{"batch:\n  maxAmount: inf", `config.yaml:2: batch.maxAmount: "inf" is not a whole number: takes 1 to 65535`},
 	{"batch:\n  maxAmount: 0", `config.yaml:2: batch.maxAmount: "0" is out of range: takes 1 to 65535`},
-	{"batch:\n  maxAmount: 99999999999999999999", `config.yaml:2: batch.maxAmount: "99999999999999999999" is out of range: takes 1 to 65535`},
+	{"batch:\n  maxAmount: 99999999999999999999",
+		`config.yaml:2: batch.maxAmount: "99999999999999999999" is out of range: takes 1 to 65535`},
 	{"batch:\n  maxAmount: ''", `config.yaml:2: batch.maxAmount: "" is not a whole number: takes 1 to 65535`},
 	{"batch:\n  maxAmount:", `config.yaml:2: batch.maxAmount: no value: takes 1 to 65535`},
 	{"batch:\n  maxAmount: ~", `config.yaml:2: batch.maxAmount: no value: takes 1 to 65535`},
 	{"batch:\n  maxAmount:\n    x: 1", `config.yaml:2: batch.maxAmount: is a setting, not a group: takes 1 to 65535`},
 	{"resume: yes", `config.yaml:1: resume: "yes" is neither true nor false: takes true or false`},
 	{"log: INFO", `config.yaml:1: log: is a group, not a setting: takes log.level, indented below it`},
-	{"loop:\n  period: 5", `config.yaml:2: loop.period: "5" is not a duration with a unit: takes a duration like 1m30s or 200ms, from 0s to 8760h`},
+	{"loop:\n  period: 5",
+		`config.yaml:2: loop.period: "5" is not a duration with a unit: ` +
+			`takes a duration like 1m30s or 200ms, from 0s to 8760h`},
 	{"batch:\n  maxamount: 7", `config.yaml:2: unknown key "batch.maxamount" (nearest: batch.maxAmount)`},
 	{"Batch:\n  maxAmount: 7", `config.yaml:1: unknown key "Batch" (nearest: batch.maxAmount)`},
 	{"srever:\n  adress: x:1", `config.yaml:1: unknown key "srever" (nearest: server.address)`},
@@ -236,21 +239,30 @@ var argsRefused = []struct{ args, env, want string }{
 	{"-mode=bet -id", "", "-id: no value: takes 1 to 255"},
 	{"-mode=bet", "CLI_ID=one", `CLI_ID: id: "one" is not a whole number: takes 1 to 255`},
 	{"-mode=bet -id=1", "CLI_ID=one", `CLI_ID: id: "one" is not a whole number: takes 1 to 255`},
-	{"-mode=cat", "LOGGING_LEVEL=CRITICAL", `LOGGING_LEVEL: log.level: "CRITICAL" is not a level: takes DEBUG, INFO, WARNING or ERROR`},
+	{"-mode=cat", "LOGGING_LEVEL=CRITICAL",
+		`LOGGING_LEVEL: log.level: "CRITICAL" is not a level: takes DEBUG, INFO, WARNING or ERROR`},
 	{"-mode=cat -batch.maxamount=7", "", `unknown flag "-batch.maxamount" (nearest: -batch.maxAmount; -h lists all)`},
 	{"-mode=cat -resume false", "", `unexpected argument "false": settings are written -key=value (-h lists them)`},
 	{"-mode=cat -resume=1", "", `-resume: "1" is neither true nor false: takes true or false`},
 	{"-mode=cat -=1", "", "bad flag syntax: -=1 (-h lists all flags)"},
-	{"-mode=cat -config=none.yaml", "", "config: open none.yaml: no such file or directory: takes a file that can be read"},
+	{"-mode=cat -config=none.yaml", "",
+		"config: open none.yaml: no such file or directory: takes a file that can be read"},
 	{"-mode=cat -config=.", "", "config: read .: is a directory: takes a file that can be read"},
 	{"-mode=cat -config=", "", `-config: "" is empty: takes the name of a file`},
-	{"-mode=cat -server.address=host", "", `-server.address: "host" is not an address with a port: takes host:port, the port from 1 to 65535`},
-	{"-mode=cat -server.address=host:0", "", `-server.address: "host:0" has a port that is out of range: takes host:port, the port from 1 to 65535`},
-	{"-mode=cat -server.address=host:http", "", `-server.address: "host:http" has a port that is not a whole number: takes host:port, the port from 1 to 65535`},
-	{"-mode=cat -server.host=a:1", "", `-server.host: "a:1" is not a host: takes a host name or address without a port`},
-	{"-mode=cat -conn.idle=0s", "", `-conn.idle: "0s" is out of range: takes a duration like 1m30s or 200ms, over 0s and up to 8760h`},
-	{"-mode=cat -store.sync=0s", "", `-store.sync: "0s" is out of range: takes always, never, or a duration like 200ms, over 0s and up to 8760h`},
-	{"-mode=cat -loop.period=-1s", "", `-loop.period: "-1s" is out of range: takes a duration like 1m30s or 200ms, from 0s to 8760h`},
+	{"-mode=cat -server.address=host", "",
+		`-server.address: "host" is not an address with a port: takes host:port, the port from 1 to 65535`},
+	{"-mode=cat -server.address=host:0", "",
+		`-server.address: "host:0" has a port that is out of range: takes host:port, the port from 1 to 65535`},
+	{"-mode=cat -server.address=host:http", "",
+		`-server.address: "host:http" has a port that is not a whole number: takes host:port, the port from 1 to 65535`},
+	{"-mode=cat -server.host=a:1", "",
+		`-server.host: "a:1" is not a host: takes a host name or address without a port`},
+	{"-mode=cat -conn.idle=0s", "",
+		`-conn.idle: "0s" is out of range: takes a duration like 1m30s or 200ms, over 0s and up to 8760h`},
+	{"-mode=cat -store.sync=0s", "",
+		`-store.sync: "0s" is out of range: takes always, never, or a duration like 200ms, over 0s and up to 8760h`},
+	{"-mode=cat -loop.period=-1s", "",
+		`-loop.period: "-1s" is out of range: takes a duration like 1m30s or 200ms, from 0s to 8760h`},
 	{"-mode=cat -store.path=a\x01b", "", `-store.path: "a\x01b" has a control character: takes the name of a file`},
 	{"-mode=cat -data.source=\xff", "", `-data.source: "\xff" is not UTF-8: takes 1 to 255 bytes of UTF-8`},
 	{"-mode=client -id=1 -data.file=\xff", "", `data.source: "\xff" is not UTF-8: takes 1 to 255 bytes of UTF-8`},
@@ -284,7 +296,8 @@ func wantUsageError(t *testing.T, what string, err error, want string) {
 func TestUsageErrorLine(t *testing.T) {
 	for _, arg := range []string{"-a\nb", "a\nb", "-id=\n\x1b[31m", "-id=" + strings.Repeat("é", 5000), "--\n=1"} {
 		_, err := loadTestConfig(t, "", nil, "-mode=cat", arg)
-		if err == nil || strings.ContainsAny(err.Error(), "\n\x1b") || len(err.Error()) > 300 || !utf8.ValidString(err.Error()) {
+		if err == nil || strings.ContainsAny(err.Error(), "\n\x1b") || len(err.Error()) > 300 ||
+			!utf8.ValidString(err.Error()) {
 			t.Errorf("%.20q: got %v, want one short line", arg, err)
 		}
 	}
@@ -309,7 +322,8 @@ func TestAgencyInNames(t *testing.T) {
 	if got, want := show(mustLoadConfig(t, "id: 12", nil, names...)), "d/12/12.csv r12 12.csv"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if got, want := show(mustLoadConfig(t, "id: 12", nil, append(names, "-data.source=s-{id}")...)), "d/12/12.csv r12 s-12"; got != want {
+	c := mustLoadConfig(t, "id: 12", nil, append(names, "-data.source=s-{id}")...)
+	if got, want := show(c), "d/12/12.csv r12 s-12"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if c := mustLoadConfig(t, "", nil, "-mode=sample"); c.id != 1 {
@@ -330,7 +344,8 @@ func TestDescribe(t *testing.T) {
 	var b strings.Builder
 	file := "server:\n  address: \"server:12345\"\nloop:\n  amount: 0x64\n"
 	for _, mode := range []string{"server", "client", "bet"} {
-		c := mustGolden(t, file, "-mode="+mode, "-batch.maxAmount=3", "-store.path=a|b", "-id=5", "-data.source=lot:1.csv")
+		c := mustGolden(t, file, "-mode="+mode, "-batch.maxAmount=3", "-store.path=a|b", "-id=5",
+			"-data.source=lot:1.csv")
 		var out bytes.Buffer
 		c.logTo(newLogger(&out, slog.LevelInfo))
 		for line := range strings.Lines(out.String()) {
@@ -349,7 +364,8 @@ func mustGolden(t *testing.T, file string, args ...string) *config {
 		t.Fatal(err)
 	}
 	env := map[string]string{"CLI_BATCH_WINDOW": "8", "LOGGING_LEVEL": "debug"}
-	c, err := loadConfig(append(args, "-config="+name), func(name string) (string, bool) { return env[name], env[name] != "" })
+	lookup := func(name string) (string, bool) { return env[name], env[name] != "" }
+	c, err := loadConfig(append(args, "-config="+name), lookup)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -393,7 +409,8 @@ func TestEditDistance(t *testing.T) {
 		a, b string
 		want int
 	}{
-		{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"abc", "ABC", 0}, {"kitten", "sitting", 3}, {"ab", "ba", 2}, {"ñu", "nu", 1},
+		{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"abc", "ABC", 0},
+		{"kitten", "sitting", 3}, {"ab", "ba", 2}, {"ñu", "nu", 1},
 	}
 	for _, test := range tests {
 		if got := editDistance(test.a, test.b); got != test.want {

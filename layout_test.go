@@ -18,9 +18,11 @@ import (
 	"testing"
 )
 
-// TestLayout holds the files to the list in main.go's doc comment, which has a line for each. A file uses only what it declares itself or what a file below
-// it declares, methods and fields included; interfaces and func values are the only way up. Every method stands in the file of its type. The variants of
-// a file for several systems, disk_linux.go and its like, count as the file itself.
+// TestLayout holds the files to the list in main.go's doc comment, which has a line for each. A
+// file uses only what it declares itself or what a file below it declares, methods and fields
+// included; interfaces and func values are the only way up. Every method stands in the file of
+// its type. The variants of a file for several systems, disk_linux.go and its like, count as the
+// file itself.
 func TestLayout(t *testing.T) {
 	text, err := os.ReadFile("main.go")
 	if err != nil {
@@ -63,7 +65,8 @@ var layoutBreaches = []string{
 }
 
 // checkLayout type-checks the files of one system and reports each breach.
-func checkLayout(t *testing.T, system string, exports importer.Lookup, layer map[string]int, report func(breach, example string)) {
+func checkLayout(t *testing.T, system string, exports importer.Lookup, layer map[string]int,
+	report func(breach, example string)) {
 	t.Helper()
 	set := token.NewFileSet()
 	home := func(pos token.Pos) string { // the file of the list that pos stands in
@@ -91,7 +94,8 @@ func checkLayout(t *testing.T, system string, exports importer.Lookup, layer map
 		}
 	}
 	info := types.Info{Defs: map[*ast.Ident]types.Object{}, Uses: map[*ast.Ident]types.Object{}}
-	config := types.Config{Importer: importer.ForCompiler(set, "gc", exports), Error: func(error) {}} // errors: what this system's library lacks
+	// errors: what this system's library lacks
+	config := types.Config{Importer: importer.ForCompiler(set, "gc", exports), Error: func(error) {}}
 	pkg, _ := config.Check("main", set, files, &info)
 	for id, object := range info.Defs {
 		if method, ok := object.(*types.Func); ok && method.Signature().Recv() != nil {
@@ -120,7 +124,8 @@ func receiver(method *types.Func) *types.TypeName {
 	return nil
 }
 
-// belongsToPackage reports whether object is one of the package's names, a field, or a method of a type that is no interface.
+// belongsToPackage reports whether object is one of the package's names, a field, or a method of
+// a type that is no interface.
 func belongsToPackage(object types.Object) bool {
 	if field, ok := object.(*types.Var); ok && field.IsField() {
 		return true

@@ -335,7 +335,7 @@ func parseEscape(text string) (r rune, rest string, err error) {
 			return r, rest, nil
 		}
 	}
-	return 0, "", fmt.Errorf(`\%c is no escape, or no character: use \\ for a backslash, or single quotes`, []rune(text)[1])
+	return 0, "", fmt.Errorf(`\%.1s is no escape, or no character: use \\ for a backslash, or single quotes`, text[1:])
 }
 
 // decimal returns the entry's value, in decimal where it is a plain scalar that

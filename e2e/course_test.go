@@ -113,7 +113,8 @@ func readBet(in io.Reader) (row string, size int, err error) {
 // ackOf returns an ACK.
 func ackOf(code byte, status string) []byte { return append([]byte{2, code}, wireString(status)...) }
 
-// TestE2ECourseServer has our client with -resume=false send to servers that close after each batch, and to servers that do not.
+// TestE2ECourseServer has our client with -resume=false send to servers that close after each
+// batch, and to servers that do not.
 func TestE2ECourseServer(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -153,7 +154,8 @@ func TestE2ECourseServerRefuses(t *testing.T) {
 		{"ours", "#2 too old; #3 no", []string{"2 too old", "3 no"}},
 		{"a reason with semicolons", "#1 a; b; c", []string{"1 a; b; c"}},
 		{"no reason", "#3", []string{"3 "}},
-		{"no form at all", "database is down", []string{"1 database is down", "2 database is down", "3 database is down"}},
+		{"no form at all", "database is down", []string{"1 database is down", "2 database is down",
+			"3 database is down"}},
 		{"no status", "", []string{"1 *", "2 *", "3 *"}},
 		{"a position that is not in the batch", "#4 y", []string{"1 *", "2 *", "3 *"}},
 		{"a position of 0", "#0 y", []string{"1 *", "2 *", "3 *"}},
@@ -169,7 +171,8 @@ func TestE2ECourseServerRefuses(t *testing.T) {
 				got = append(got, field(line, "linea")+" "+field(line, "motivo"))
 			}
 			for i, want := range tt.rejects {
-				if reject, any := strings.CutSuffix(want, "*"); any && i < len(got) && strings.HasPrefix(got[i], reject) {
+				if reject, any := strings.CutSuffix(want, "*"); any && i < len(got) &&
+					strings.HasPrefix(got[i], reject) {
 					got[i] = want
 				}
 			}
@@ -209,7 +212,8 @@ func TestE2ECourseServerFails(t *testing.T) {
 	}
 }
 
-// TestE2EHelloToCourseServer has a server that closes at HELLO: the client says so and never falls back to sending without it.
+// TestE2EHelloToCourseServer has a server that closes at HELLO: the client says so and never
+// falls back to sending without it.
 func TestE2EHelloToCourseServer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -246,8 +250,9 @@ func TestE2EHelloToCourseServer(t *testing.T) {
 	}
 }
 
-// TestE2ECourseClients has clients as students write them against our server: a connection for each batch, NOTIFY 0 on one of its own, then NOTIFY 1 on a
-// new connection each time until the winners come.
+// TestE2ECourseClients has clients as students write them against our server: a connection for
+// each batch, NOTIFY 0 on one of its own, then NOTIFY 1 on a new connection each time until the
+// winners come.
 func TestE2ECourseClients(t *testing.T) {
 	t.Parallel()
 	o := openOffice(t, "-draw.agencies=3")
@@ -297,7 +302,8 @@ func courseClient(t *testing.T, o *office, agency int) {
 			if batch == 7 && i < agency-1 {
 				number = 7574
 			}
-			bets = append(bets, wireBet(agency, "Ana", "Gómez", fmt.Sprint(1000*agency+10*batch+i), "2000-01-01", number))
+			bets = append(bets, wireBet(agency, "Ana", "Gómez", fmt.Sprint(1000*agency+10*batch+i), "2000-01-01",
+				number))
 		}
 		if code, _ := ask(wireBatch(bets...), true); code != 0 {
 			t.Errorf("agency %d, batch %d: got ACK %d, want 0", agency, batch, code)
@@ -341,7 +347,8 @@ func readWinnersOf(t *testing.T, in io.Reader) (documents []string) {
 	return documents
 }
 
-// TestE2EBatchSizes has our client cut files into batches under both limits: every batch but the last is full by one of the two.
+// TestE2EBatchSizes has our client cut files into batches under both limits: every batch but the
+// last is full by one of the two.
 func TestE2EBatchSizes(t *testing.T) {
 	t.Parallel()
 	for _, amount := range []int{1, 7, 150, 65535} {
@@ -361,7 +368,8 @@ func TestE2EBatchSizes(t *testing.T) {
 				t.Errorf("amount %d: got batch %d of %d bets and %d bytes", amount, i, n, bytes)
 			}
 			if at < len(l.sizes) && n < amount && bytes+l.sizes[at] <= 8192 {
-				t.Errorf("amount %d: got batch %d of %d bets and %d bytes, and the next bet of %d bytes would have fitted", amount, i, n, bytes, l.sizes[at])
+				t.Errorf("amount %d: got batch %d of %d bets and %d bytes, and the next bet of %d bytes would have fitted",
+					amount, i, n, bytes, l.sizes[at])
 			}
 		}
 		if at != len(l.sizes) {
@@ -370,7 +378,8 @@ func TestE2EBatchSizes(t *testing.T) {
 	}
 }
 
-// TestE2ECourseServerMalformed has a status with ACK 0, and a malformed record in the batch: that one alone is rejected.
+// TestE2ECourseServerMalformed has a status with ACK 0, and a malformed record in the batch: that
+// one alone is rejected.
 func TestE2ECourseServerMalformed(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -396,8 +405,8 @@ var courseDetails = map[string][]string{
 	"receive_signal":     {"signal_number"},
 }
 
-// courseParse reads a line as the course's parser does, behind the name of its container: parts between bars, and the value of each behind the last
-// colon in it.
+// courseParse reads a line as the course's parser does, behind the name of its container: parts
+// between bars, and the value of each behind the last colon in it.
 func courseParse(line string) map[string]string {
 	values := map[string]string{}
 	for _, part := range strings.Split("client1  | "+line, "|") {
@@ -414,13 +423,14 @@ func courseParse(line string) map[string]string {
 	return values
 }
 
-// TestE2ECourseParser runs what the course's tests run, with a setting from each place, and reads all lines as its parser does: what it reads is the
-// whole value.
+// TestE2ECourseParser runs what the course's tests run, with a setting from each place, and reads
+// all lines as its parser does: what it reads is the whole value.
 func TestE2ECourseParser(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	l := makeLots(t, dir, 1, 400, 12)[0]
-	writeFile(t, dir, "config.yaml", "loop:\n  amount: 100\n  period: \"1ms\"\nbatch:\n  maxAmount: 10\nlog:\n  level: INFO\n")
+	writeFile(t, dir, "config.yaml",
+		"loop:\n  amount: 100\n  period: \"1ms\"\nbatch:\n  maxAmount: 10\nlog:\n  level: INFO\n")
 	o := openOffice(t, "-draw.agencies=1")
 	bet := []string{"NOMBRE=Ana", "APELLIDO=Paz", "DOCUMENTO=30904465", "NACIMIENTO=2000-01-01", "NUMERO=7574"}
 	b := launchCommand(t, "bet", programCommand(t.TempDir(), bet, "-mode=bet", "-id=2", "-server.address="+o.address()))
@@ -441,7 +451,8 @@ func TestE2ECourseParser(t *testing.T) {
 				}
 				seen[action+" "+name] = seen[action+" "+name] || got[name] != ""
 			}
-			if _, origins, _ := strings.Cut(line, " | result: "); action == "config_origin" && strings.Count(origins, ":") != strings.Count(origins, "|") {
+			if _, origins, _ := strings.Cut(line, " | result: "); action == "config_origin" &&
+				strings.Count(origins, ":") != strings.Count(origins, "|") {
 				t.Errorf("%s: got a colon in a value of %q", p.name, line)
 			}
 		}

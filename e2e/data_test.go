@@ -67,7 +67,8 @@ func TestE2ERealData(t *testing.T) {
 	}
 }
 
-// TestE2ESampleLoop sends what the course's settings send: loop.amount batches of 10 bets, and then, started again, nothing.
+// TestE2ESampleLoop sends what the course's settings send: loop.amount batches of 10 bets, and
+// then, started again, nothing.
 func TestE2ESampleLoop(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

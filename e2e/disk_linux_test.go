@@ -13,9 +13,11 @@ import (
 	"tp0/tools/torture"
 )
 
-// What the whole program does with rights, namespaces and file systems that only Linux lets a test arrange.
+// What the whole program does with rights, namespaces and file systems that only Linux lets a
+// test arrange.
 
-// TestE2EPidOne stops a server and a client that are process 1 of a pid namespace, as in a container.
+// TestE2EPidOne stops a server and a client that are process 1 of a pid namespace, as in a
+// container.
 func TestE2EPidOne(t *testing.T) {
 	t.Parallel()
 	bothSignals(t, "pid 1", func(t *testing.T, sig syscall.Signal) {
@@ -67,7 +69,8 @@ func TestE2ESignalInBlackHole(t *testing.T) {
 	})
 }
 
-// otherUser makes cmd run as a user who is not root and owns nothing. The program is copied to where that user may run it.
+// otherUser makes cmd run as a user who is not root and owns nothing. The program is copied to
+// where that user may run it.
 func otherUser(t *testing.T, cmd *exec.Cmd, dir string) {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -97,7 +100,8 @@ func otherUser(t *testing.T, cmd *exec.Cmd, dir string) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 }
 
-// TestE2EForeignFolder starts a server in a folder that belongs to somebody else, and one whose files do.
+// TestE2EForeignFolder starts a server in a folder that belongs to somebody else, and one whose
+// files do.
 func TestE2EForeignFolder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -120,14 +124,15 @@ func TestE2EForeignFolder(t *testing.T) {
 	wantOneLine(t, "standard error", errs, "bets.csv", "65534")
 }
 
-// TestE2EFileSizeLimit has a server whose files may not grow over a limit: it refuses with ACK 5, and what it has answered is there. Without the limit
-// the client finishes.
+// TestE2EFileSizeLimit has a server whose files may not grow over a limit: it refuses with ACK 5,
+// and what it has answered is there. Without the limit the client finishes.
 func TestE2EFileSizeLimit(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	l := makeSample(t, dir, 2, 110_000)
 	o := &office{dir: t.TempDir(), port: freePort(t)}
-	limited := programCommand(o.dir, nil, "-mode=server", "-server.host=127.0.0.1", fmt.Sprintf("-server.port=%d", o.port))
+	limited := programCommand(o.dir, nil, "-mode=server", "-server.host=127.0.0.1",
+		fmt.Sprintf("-server.port=%d", o.port))
 	limited.Args = append([]string{"sh", "-c", `ulimit -f 8200; exec "$0" "$@"`, limited.Path}, limited.Args[1:]...)
 	limited.Path = "/bin/sh"
 	p := launchCommand(t, "limited server", limited)
@@ -190,8 +195,8 @@ func (d *smallDisk) free() {
 	}
 }
 
-// fillAndFree fills and frees the disk under a client that sends, again and again; every fourth time the server is killed while the disk is full. All
-// that was sent is there in the end, once.
+// fillAndFree fills and frees the disk under a client that sends, again and again; every fourth
+// time the server is killed while the disk is full. All that was sent is there in the end, once.
 func fillAndFree(t *testing.T, cycles int) (rounds int) {
 	t.Helper()
 	d := mountSmallDisk(t, 48<<20)
@@ -200,7 +205,8 @@ func fillAndFree(t *testing.T, cycles int) (rounds int) {
 	var c *process
 	rejects := func() string { return filepath.Join(dir, fmt.Sprintf("rejects-%d.csv", rounds)) }
 	send := func() {
-		c = d.client(t, dir, 1, fmt.Sprintf("-data.source=round %d", rounds), "-batch.maxAmount=5", "-loop.period=1ms", "-retry.timeout=2m", "-data.rejects="+rejects())
+		c = d.client(t, dir, 1, fmt.Sprintf("-data.source=round %d", rounds), "-batch.maxAmount=5", "-loop.period=1ms",
+			"-retry.timeout=2m", "-data.rejects="+rejects())
 	}
 	finish := func() {
 		c.wantExit(exitDone)
@@ -255,5 +261,6 @@ func TestE2EFullDisk(t *testing.T) {
 func TestTortureFull(t *testing.T) {
 	cycles := torture.Count(t, "FULL", 100)
 	rounds := fillAndFree(t, cycles)
-	fmt.Printf("full-disk cycles             %9d\nof them with a kill -9       %9d\nfiles sent, compared         %9d\nlost, twice, out of order    %9s\n", cycles, cycles/4, rounds, verdict(t))
+	fmt.Printf("full-disk cycles             %9d\nof them with a kill -9       %9d\n", cycles, cycles/4)
+	fmt.Printf("files sent, compared         %9d\nlost, twice, out of order    %9s\n", rounds, verdict(t))
 }

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// TestComposeGenerator compares what generar-compose.sh writes with golden files, and asks Compose to read it.
+// TestComposeGenerator compares what generar-compose.sh writes with golden files, and asks
+// Compose to read it.
 func TestComposeGenerator(t *testing.T) {
 	t.Parallel()
 	compose := composeCommand()
@@ -36,8 +37,8 @@ func TestComposeGenerator(t *testing.T) {
 	}
 }
 
-// TestComposeDev keeps docker-compose-dev.yaml what the generator writes for five clients, except for its heading
-// and the volume of the store.
+// TestComposeDev keeps docker-compose-dev.yaml what the generator writes for five clients, except
+// for its heading and the volume of the store.
 func TestComposeDev(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../docker-compose-dev.yaml")
@@ -106,8 +107,8 @@ func composeCommand() []string {
 	return nil
 }
 
-// A stack is docker-compose-dev.yaml in a folder of its own, with an image, a project and container names of its
-// own, so that it disturbs nobody's containers.
+// A stack is docker-compose-dev.yaml in a folder of its own, with an image, a project and
+// container names of its own, so that it disturbs nobody's containers.
 type stack struct {
 	dir     string   // holds the compose file, config.yaml and .data, as a checkout does
 	compose []string // how Compose is called here
@@ -118,8 +119,8 @@ type stack struct {
 // agencyBets is how many bets each agency of the container test has.
 const agencyBets = 2000
 
-// TestContainers runs the stack of docker-compose-dev.yaml to its end, stops it, starts it again, and stops it in
-// the middle of its work. It needs a Docker engine with Compose.
+// TestContainers runs the stack of docker-compose-dev.yaml to its end, stops it, starts it again,
+// and stops it in the middle of its work. It needs a Docker engine with Compose.
 func TestContainers(t *testing.T) {
 	t.Parallel()
 	compose := composeCommand()
@@ -151,7 +152,8 @@ func TestContainers(t *testing.T) {
 	s.wantExits(t, append([]string{s.server}, s.clients...)...)
 }
 
-// newStack builds the image and lays out the folder. What it makes is removed at the end of the test.
+// newStack builds the image and lays out the folder. What it makes is removed at the end of the
+// test.
 func newStack(t *testing.T, compose []string) *stack {
 	t.Helper()
 	s := &stack{dir: t.TempDir(), compose: compose, server: "tp0test-server"}
@@ -171,7 +173,8 @@ func newStack(t *testing.T, compose []string) *stack {
 	}
 	s.write(t, "docker/data/.keep", "")
 	for id := 1; id <= 5; id++ {
-		rows := s.must(t, exec.Command(filepath.Join(s.dir, "tp0"), "-mode=sample", fmt.Sprintf("-id=%d", id), fmt.Sprintf("-bets=%d", agencyBets)))
+		rows := s.must(t, exec.Command(filepath.Join(s.dir, "tp0"), "-mode=sample", fmt.Sprintf("-id=%d", id),
+			fmt.Sprintf("-bets=%d", agencyBets)))
 		s.write(t, fmt.Sprintf(".data/agency-%d.csv", id), rows)
 	}
 	s.docker(t, "build", "-t", "tp0test:latest", s.dir)
@@ -212,7 +215,8 @@ func (s *stack) up(t *testing.T) {
 // run runs Compose on the stack and returns its output.
 func (s *stack) run(t *testing.T, args ...string) string {
 	t.Helper()
-	args = append(append(s.compose[1:len(s.compose):len(s.compose)], "-p", "tp0test", "-f", "docker-compose-dev.yaml"), args...)
+	args = append(append(s.compose[1:len(s.compose):len(s.compose)], "-p", "tp0test", "-f", "docker-compose-dev.yaml"),
+		args...)
 	cmd := exec.Command(s.compose[0], args...)
 	cmd.Dir = s.dir
 	return s.must(t, cmd)
@@ -255,15 +259,17 @@ func (s *stack) wantExits(t *testing.T, names ...string) {
 // waitForLog waits until a container's log holds a text.
 func (s *stack) waitForLog(t *testing.T, name, text string) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !strings.Contains(s.docker(t, "logs", name), text); time.Sleep(100 * time.Millisecond) {
+	end := time.Now().Add(time.Minute)
+	for !strings.Contains(s.docker(t, "logs", name), text) {
 		if time.Now().After(end) {
 			t.Fatalf("%s: got nothing in a minute, want %q in its log", name, text)
 		}
+		time.Sleep(100 * time.Millisecond)
 	}
 }
 
-// storedRows returns how many bets the server's container shows with mode cat, after checking that each agency has
-// its own: all but those whose number is over bets.maxNumber.
+// storedRows returns how many bets the server's container shows with mode cat, after checking
+// that each agency has its own: all but those whose number is over bets.maxNumber.
 func (s *stack) storedRows(t *testing.T) int {
 	t.Helper()
 	rows := strings.Split(strings.TrimSuffix(s.docker(t, "exec", s.server, "/tp0", "-mode=cat"), "\r\n"), "\r\n")

@@ -66,17 +66,20 @@ func TestE2EDraw(t *testing.T) {
 	}
 }
 
-// TestE2EDrawWaits has an agency that does not finish: the others wait, longer than conn.idle lets a connection be, and learn nothing, until it does.
-// The server is killed before and after the draw.
+// TestE2EDrawWaits has an agency that does not finish: the others wait, longer than conn.idle
+// lets a connection be, and learn nothing, until it does. The server is killed before and after
+// the draw.
 func TestE2EDrawWaits(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	o := openOffice(t, "-draw.agencies=3", "-conn.idle=100ms") // 10 times this would end a connection that is owed nothing
+	// 10 times this would end a connection that is owed nothing
+	o := openOffice(t, "-draw.agencies=3", "-conn.idle=100ms")
 	first := o.process
 	lots := []*lot{drawLot(t, dir, 1, 3), drawLot(t, dir, 2, 0), drawLot(t, dir, 3, 5)}
 	args := []string{"-draw.agencies=3", "-loop.amount=0"}
 	waiting := []*process{o.client(t, dir, 1, args...), o.client(t, dir, 2, args...)}
-	again := o.client(t, dir, 2, append(args, "-data.source=other", "-data.rejects=other.csv", "-data.file=empty.csv")...)
+	again := o.client(t, dir, 2, append(args, "-data.source=other", "-data.rejects=other.csv",
+		"-data.file=empty.csv")...)
 	again.wantExit(exitFailed) // no such file: an agency that does not finish
 	late := o.client(t, dir, 3, "-loop.amount=1")
 	late.wantExit(exitDone) // it does not take part in the draw
@@ -116,7 +119,8 @@ func TestE2EDrawWaits(t *testing.T) {
 	o.stop()
 }
 
-// TestE2EBetsAfterDraw has an agency's bets come after the draw: all are rejected, and it goes on to its winners.
+// TestE2EBetsAfterDraw has an agency's bets come after the draw: all are rejected, and it goes on
+// to its winners.
 func TestE2EBetsAfterDraw(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -133,7 +137,8 @@ func TestE2EBetsAfterDraw(t *testing.T) {
 		rejected.addBet("the draw has taken place", strings.Split(record, ",")...)
 	}
 	rejected.wantRejects(t, filepath.Join(dir, "agency-2.rejected.csv"))
-	b := launchCommand(t, "bet", programCommand(t.TempDir(), []string{"NOMBRE=A", "APELLIDO=B", "DOCUMENTO=1", "NACIMIENTO=2000-01-01", "NUMERO=1"},
+	bet := []string{"NOMBRE=A", "APELLIDO=B", "DOCUMENTO=1", "NACIMIENTO=2000-01-01", "NUMERO=1"}
+	b := launchCommand(t, "bet", programCommand(t.TempDir(), bet,
 		"-mode=bet", "-id=1", "-server.address="+o.address()))
 	b.wantExit(exitFailed)
 	wantOneLine(t, "standard error", b.errs.String(), "the draw has taken place")
@@ -141,7 +146,8 @@ func TestE2EBetsAfterDraw(t *testing.T) {
 	wantRows(t, o.stored(t), early)
 }
 
-// TestE2ETwoClientsOfOneAgency has two files of one agency: it has finished with the first of them, and the draw waits for the other agency all the same.
+// TestE2ETwoClientsOfOneAgency has two files of one agency: it has finished with the first of
+// them, and the draw waits for the other agency all the same.
 func TestE2ETwoClientsOfOneAgency(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -169,7 +175,8 @@ func TestE2ETwoClientsOfOneAgency(t *testing.T) {
 	wantDraws(t, 1, o.process)
 }
 
-// TestE2EDrawUnderKills kills the server again and again while three agencies send, finish and ask: there is one draw, and each learns its winners.
+// TestE2EDrawUnderKills kills the server again and again while three agencies send, finish and
+// ask: there is one draw, and each learns its winners.
 func TestE2EDrawUnderKills(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -180,7 +187,8 @@ func TestE2EDrawUnderKills(t *testing.T) {
 	var clients []*process
 	for agency := 1; agency <= 3; agency++ {
 		lots = append(lots, drawLot(t, dir, agency, agency*3))
-		clients = append(clients, o.client(t, dir, agency, "-draw.agencies=3", "-batch.maxAmount=3", "-loop.period=2ms"))
+		clients = append(clients, o.client(t, dir, agency, "-draw.agencies=3", "-batch.maxAmount=3",
+			"-loop.period=2ms"))
 	}
 	for range 8 {
 		time.Sleep(30 * time.Millisecond)

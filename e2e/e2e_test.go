@@ -1,3 +1,5 @@
+// Package e2e looks at the whole program from outside: real processes, real sockets, real files.
+// It knows nothing of the program's inside.
 package e2e
 
 import (
@@ -18,10 +20,9 @@ import (
 	"time"
 )
 
-// Package e2e looks at the whole program from outside: real processes, real sockets, real files. It knows nothing of the program's inside.
-
 const (
-	// patience is how long a test waits for what must happen. It is generous: no test asserts how long something takes.
+	// patience is how long a test waits for what must happen. It is generous: no test asserts how
+	// long something takes.
 	patience = 60 * time.Second
 	// shownTail is how much of each log a failed test shows, in bytes.
 	shownTail = 4 << 10
@@ -58,7 +59,8 @@ func (l *lineLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// from returns the whole lines from offset on, where they end, and what is closed when there are more.
+// from returns the whole lines from offset on, where they end, and what is closed when there are
+// more.
 func (l *lineLog) from(offset int) (lines string, end int, changed <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -88,7 +90,8 @@ type process struct {
 	plain bool             // its output is no log
 }
 
-// programCommand returns the command that runs the program in dir with nothing in its environment but env.
+// programCommand returns the command that runs the program in dir with nothing in its environment
+// but env.
 func programCommand(dir string, env []string, args ...string) *exec.Cmd {
 	path, err := program()
 	if err != nil {
@@ -100,7 +103,8 @@ func programCommand(dir string, env []string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// launchCommand starts the program by cmd. At the end of the test it is stopped if it has not been, and its log is checked.
+// launchCommand starts the program by cmd. At the end of the test it is stopped if it has not
+// been, and its log is checked.
 func launchCommand(t *testing.T, name string, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{t: t, name: name, cmd: cmd, ended: make(chan struct{})}
@@ -214,7 +218,8 @@ func (p *process) waitFor(parts ...string) string {
 	return line
 }
 
-// waitFrom is waitFor for a line that starts at offset or behind it; end is where the line was seen to end or later.
+// waitFrom is waitFor for a line that starts at offset or behind it; end is where the line was
+// seen to end or later.
 func (p *process) waitFrom(offset int, parts ...string) (found string, end int) {
 	p.t.Helper()
 	deadline := time.After(patience)
@@ -307,7 +312,8 @@ func openOffice(t *testing.T, args ...string) *office {
 // start starts the server, again at the port it had.
 func (o *office) start(t *testing.T) {
 	t.Helper()
-	args := append([]string{"-mode=server", "-server.host=127.0.0.1", "-server.port=" + strconv.Itoa(o.port)}, o.args...)
+	args := append([]string{"-mode=server", "-server.host=127.0.0.1", "-server.port=" + strconv.Itoa(o.port)},
+		o.args...)
 	o.process = launch(t, o.dir, "server", args...)
 	o.waitFor("action: listen | result: success", "port: "+strconv.Itoa(o.port))
 }
@@ -339,14 +345,15 @@ func (o *office) client(t *testing.T, dir string, agency int, args ...string) *p
 func startClient(t *testing.T, dir string, agency int, address string, args ...string) *process {
 	t.Helper()
 	id := strconv.Itoa(agency)
-	return launch(t, dir, "client "+id, append([]string{"-mode=client", "-id=" + id, "-server.address=" + address, "-data.file=agency-{id}.csv"}, args...)...)
+	return launch(t, dir, "client "+id, append([]string{"-mode=client", "-id=" + id, "-server.address=" + address,
+		"-data.file=agency-{id}.csv"}, args...)...)
 }
 
 // portsGiven has the ports that freePort has returned: tests run side by side.
 var portsGiven sync.Map
 
-// freePort returns a port on which nothing listens, which no other test has, and which is below those that the system
-// gives to outgoing connections: so it stays free while a server is away.
+// freePort returns a port on which nothing listens, which no other test has, and which is below
+// those that the system gives to outgoing connections: so it stays free while a server is away.
 func freePort(t *testing.T) int {
 	t.Helper()
 	for range 1000 {
@@ -363,7 +370,8 @@ func freePort(t *testing.T) int {
 	return 0
 }
 
-// runProgram runs the program to its end and returns what it wrote and its exit status. Its output is not taken for a log.
+// runProgram runs the program to its end and returns what it wrote and its exit status. Its
+// output is not taken for a log.
 func runProgram(t *testing.T, dir string, env []string, args ...string) (out, errs string, status int) {
 	t.Helper()
 	return runCommand(t, "tp0 "+strings.Join(args, " "), programCommand(dir, env, args...))

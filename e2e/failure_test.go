@@ -39,23 +39,30 @@ func TestE2EFailures(t *testing.T) {
 	}
 	o := openOffice(t)
 	client := func(args ...string) []string {
-		return append([]string{"-mode=client", "-id=1", "-data.file=agency-1.csv", "-server.address=" + o.address()}, args...)
+		return append([]string{"-mode=client", "-id=1", "-data.file=agency-1.csv", "-server.address=" + o.address()},
+			args...)
 	}
 	for _, tt := range []struct {
 		name string
 		args []string
 		errs []string
 	}{
-		{"port in use", []string{"-mode=server", "-server.host=127.0.0.1", "-server.port=" + takenPort, "-store.path=a.csv"}, []string{takenPort, "address already in use"}},
-		{"address of another host", []string{"-mode=server", "-server.host=192.0.2.1", "-server.port=0", "-store.path=a.csv"}, []string{"192.0.2.1"}},
+		{"port in use", []string{"-mode=server", "-server.host=127.0.0.1", "-server.port=" + takenPort,
+			"-store.path=a.csv"}, []string{takenPort, "address already in use"}},
+		{"address of another host", []string{"-mode=server", "-server.host=192.0.2.1", "-server.port=0",
+			"-store.path=a.csv"}, []string{"192.0.2.1"}},
 		{"store is a folder", []string{"-mode=server", "-server.port=0", "-store.path=folder"}, []string{"folder"}},
-		{"store in a folder that is not there", []string{"-mode=server", "-server.port=0", "-store.path=nowhere/bets.csv"}, []string{"nowhere"}},
-		{"store in use", []string{"-mode=server", "-server.port=0", "-store.path=" + filepath.Join(o.dir, "bets.csv")}, []string{"bets.csv", fmt.Sprintf("pid %d", o.cmd.Process.Pid)}},
+		{"store in a folder that is not there", []string{"-mode=server", "-server.port=0",
+			"-store.path=nowhere/bets.csv"}, []string{"nowhere"}},
+		{"store in use", []string{"-mode=server", "-server.port=0", "-store.path=" + filepath.Join(o.dir, "bets.csv")},
+			[]string{"bets.csv", fmt.Sprintf("pid %d", o.cmd.Process.Pid)}},
 		{"no agency file", client("-data.file=missing.csv"), []string{"missing.csv", "data.file"}},
 		{"agency file is a folder", client("-data.file=folder"), []string{"folder"}},
 		{"rejects file is a folder", client("-data.rejects=folder"), []string{"folder", "data.rejects"}},
-		{"nobody listens", client("-server.address="+nobody, "-retry.timeout=0s"), []string{nobody, "refused", "retry.timeout"}},
-		{"nobody listens for a while", client("-server.address="+nobody, "-retry.timeout=200ms"), []string{nobody, "refused", "retry.timeout"}},
+		{"nobody listens", client("-server.address="+nobody, "-retry.timeout=0s"),
+			[]string{nobody, "refused", "retry.timeout"}},
+		{"nobody listens for a while", client("-server.address="+nobody, "-retry.timeout=200ms"),
+			[]string{nobody, "refused", "retry.timeout"}},
 		{"no store to print", []string{"-mode=cat"}, []string{"bets.csv"}},
 		{"nobody to be healthy", []string{"-mode=health", "-server.address=" + nobody}, []string{nobody, "refused"}},
 	} {
@@ -70,7 +77,8 @@ func TestE2EFailures(t *testing.T) {
 	o.stop()
 }
 
-// TestE2EOtherFile has another file under a name that the server knows: nothing is sent, and the client says what to do.
+// TestE2EOtherFile has another file under a name that the server knows: nothing is sent, and the
+// client says what to do.
 func TestE2EOtherFile(t *testing.T) {
 	t.Parallel()
 	o := openOffice(t)
@@ -114,7 +122,8 @@ func TestE2ETwoClientsOfOneSource(t *testing.T) {
 	for i := range 3 {
 		copied := fmt.Sprintf("copy-%d.csv", i)
 		writeFile(t, dir, copied, l.file.String())
-		clients = append(clients, o.client(t, dir, 1, "-batch.maxAmount=20", "-data.source=one", "-data.file="+copied, fmt.Sprintf("-data.rejects=%d.csv", i)))
+		clients = append(clients, o.client(t, dir, 1, "-batch.maxAmount=20", "-data.source=one", "-data.file="+copied,
+			fmt.Sprintf("-data.rejects=%d.csv", i)))
 	}
 	for _, c := range clients {
 		c.wantExit(exitDone)

@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// hostileStreams returns 60 byte streams that are not what the protocol says. None of them holds a message whose bets are good.
+// hostileStreams returns 60 byte streams that are not what the protocol says. None of them holds
+// a message whose bets are good.
 func hostileStreams() (all [][]byte) {
 	bet := wireBet(1, "A", "B", "1", "2000-01-01", 1)
 	bad := wireBet(1, "A", "B", "", "", 1)
@@ -26,16 +27,23 @@ func hostileStreams() (all [][]byte) {
 		return p
 	}
 	all = [][]byte{
-		{}, {0}, {1}, {3}, {3, 0}, {3, 0xff}, {3, 0xff, 0xff}, {3, 2, 0xab}, {1, 1, 0xff, 0xff}, {1, 1, 0x20, 0}, {6}, {6, 1}, {6, 1, 1, 0xff, 0xff}, {6, 9, 9, 9, 9},
+		{}, {0}, {1}, {3}, {3, 0}, {3, 0xff}, {3, 0xff, 0xff}, {3, 2, 0xab}, {1, 1, 0xff, 0xff}, {1, 1, 0x20, 0},
+		{6}, {6, 1}, {6, 1, 1, 0xff, 0xff}, {6, 9, 9, 9, 9},
 		{4}, {4, 1}, {4, 1, 9}, {4, 0, 0}, {2, 0, 0, 0}, {5, 0, 0}, {7}, {8}, {0xff},
-		[]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), []byte("SSH-2.0-OpenSSH_9.2\r\n"), []byte("\x16\x03\x01\x02\x00\x01\x00"), []byte("{\"action\": \"bet\"}\n"),
-		[]byte("\n\n\n\n"), []byte("1,Santi,Lorca,30904465,1999-03-17,7574\r\n"), []byte("*1\r\n$4\r\nPING\r\n"),
-		many(1<<20, 0), many(1<<20, 1), many(1<<20, 3), many(1<<20, 0xff), many(100_000, 3, 0, 0), many(2000, 3, 0, 1), many(300_000, 6, 1, 1, 0, 1, 'h'),
-		join([]byte{3, 0, 2}, bad, bet[:9]), join([]byte{3, 0, 2}, bad, bet[:1]), join([]byte{3, 0, 2}, bad, []byte{2}, bet[1:]), join([]byte{3, 0xff, 0xff}, many(5000, bet...)),
+		[]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), []byte("SSH-2.0-OpenSSH_9.2\r\n"),
+		[]byte("\x16\x03\x01\x02\x00\x01\x00"), []byte("{\"action\": \"bet\"}\n"), []byte("\n\n\n\n"),
+		[]byte("1,Santi,Lorca,30904465,1999-03-17,7574\r\n"), []byte("*1\r\n$4\r\nPING\r\n"),
+		many(1<<20, 0), many(1<<20, 1), many(1<<20, 3), many(1<<20, 0xff),
+		many(100_000, 3, 0, 0), many(2000, 3, 0, 1), many(300_000, 6, 1, 1, 0, 1, 'h'),
+		join([]byte{3, 0, 2}, bad, bet[:9]), join([]byte{3, 0, 2}, bad, bet[:1]),
+		join([]byte{3, 0, 2}, bad, []byte{2}, bet[1:]), join([]byte{3, 0xff, 0xff}, many(5000, bet...)),
 		join([]byte{3, 2, 0xaa}, many(682, wireBet(0, "", "", "", "", 0)...), []byte{3}),
-		join(many(3000, wireBatch(bad)...), []byte{99}), join(wireHello(9, "x"), wireHello(9, "y")), join(wireHello(9, "x"), []byte{4, 9, 0}),
-		join(wireHello(9, "x"), []byte{9}), join(wireHello(9, "x"), many(5000, wireBatch(bad)...)), join(wireBatch(), wireHello(9, "x")), wireHello(9, "\xff\xfe"), wireHello(9, ""), wireHello(0, "x"),
-		join([]byte{1, 9}, wireString(strings.Repeat("x", 8191))), join([]byte{1, 9}, wireString(strings.Repeat("x", 8100)), wireString(strings.Repeat("y", 100))),
+		join(many(3000, wireBatch(bad)...), []byte{99}), join(wireHello(9, "x"), wireHello(9, "y")),
+		join(wireHello(9, "x"), []byte{4, 9, 0}), join(wireHello(9, "x"), []byte{9}),
+		join(wireHello(9, "x"), many(5000, wireBatch(bad)...)), join(wireBatch(), wireHello(9, "x")),
+		wireHello(9, "\xff\xfe"), wireHello(9, ""), wireHello(0, "x"),
+		join([]byte{1, 9}, wireString(strings.Repeat("x", 8191))),
+		join([]byte{1, 9}, wireString(strings.Repeat("x", 8100)), wireString(strings.Repeat("y", 100))),
 	}
 	for seed := uint64(0); len(all) < 60; seed++ {
 		random := rand.New(rand.NewPCG(seed, 7))
@@ -49,7 +57,8 @@ func hostileStreams() (all [][]byte) {
 	return all
 }
 
-// TestE2EHostileStreams sends each of 60 hostile streams several times while a good client sends its file.
+// TestE2EHostileStreams sends each of 60 hostile streams several times while a good client sends
+// its file.
 func TestE2EHostileStreams(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -79,7 +88,8 @@ func TestE2EHostileStreams(t *testing.T) {
 	wantRows(t, o.stored(t), lots...)
 }
 
-// sendHostile sends a stream. What the server makes of it must end: an answer or the end of the connection, once this side has closed.
+// sendHostile sends a stream. What the server makes of it must end: an answer or the end of the
+// connection, once this side has closed.
 func sendHostile(address string, stream []byte, i int) error {
 	conn, err := net.DialTimeout("tcp", address, patience)
 	if err != nil {
@@ -100,7 +110,8 @@ func sendHostile(address string, stream []byte, i int) error {
 	return nil
 }
 
-// TestE2EHangingConnections has 900 connections that send one byte each and hang: five clients finish all the same.
+// TestE2EHangingConnections has 900 connections that send one byte each and hang: five clients
+// finish all the same.
 func TestE2EHangingConnections(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -126,7 +137,8 @@ func TestE2EHangingConnections(t *testing.T) {
 	o.kill() // stopping would wait 5 s for the messages that have begun
 }
 
-// TestE2EConnMax has a server that takes two connections at once: the third is served when one of them ends.
+// TestE2EConnMax has a server that takes two connections at once: the third is served when one of
+// them ends.
 func TestE2EConnMax(t *testing.T) {
 	t.Parallel()
 	o := openOffice(t, "-conn.max=2")
@@ -147,7 +159,8 @@ func TestE2EConnMax(t *testing.T) {
 	o.stop()
 }
 
-// TestE2EConnIdle has connections that hang in the middle of a message, between messages, and with answers that they do not take off.
+// TestE2EConnIdle has connections that hang in the middle of a message, between messages, and
+// with answers that they do not take off.
 func TestE2EConnIdle(t *testing.T) {
 	t.Parallel()
 	o := openOffice(t, "-conn.idle=500ms")

@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// A siege is a server and six clients that send one file after the other, each under another data.source, while one of them is killed again and again.
-// What it holds them to at each moment: answered ⊆ stored ⊆ sent, nothing twice, each agency's order, no part of a batch.
+// A siege is a server and six clients that send one file after the other, each under another
+// data.source, while one of them is killed again and again. What it holds them to at each moment:
+// answered ⊆ stored ⊆ sent, nothing twice, each agency's order, no part of a batch.
 type siege struct {
 	t        *testing.T
 	random   *rand.Rand
@@ -41,7 +42,8 @@ type agent struct {
 	stored   int // rows in bets.csv
 }
 
-// agentWays are the settings of the clients: amount of a batch (0: another one in each life), then the rest.
+// agentWays are the settings of the clients: amount of a batch (0: another one in each life),
+// then the rest.
 var agentWays = []struct {
 	amount int
 	args   []string
@@ -64,7 +66,8 @@ func newSiege(t *testing.T, seed uint64, records int, serverArgs ...string) *sie
 		way := agentWays[i]
 		a := &agent{lot: l, args: way.args}
 		if way.amount > 0 {
-			a.bounds, a.args = l.boundaries(way.amount), append([]string{"-batch.maxAmount=" + strconv.Itoa(way.amount)}, way.args...)
+			a.bounds, a.args = l.boundaries(way.amount), append([]string{"-batch.maxAmount=" +
+				strconv.Itoa(way.amount)}, way.args...)
 		}
 		s.agents = append(s.agents, a)
 		s.launch(a)
@@ -87,19 +90,22 @@ func (s *siege) launch(a *agent) {
 	a.client = s.office.client(s.t, s.dir, a.agency, args...)
 }
 
-// killServer kills the server and starts it again. Now and then a server is killed that has only just been started, too.
+// killServer kills the server and starts it again. Now and then a server is killed that has only
+// just been started, too.
 func (s *siege) killServer() {
 	s.t.Helper()
 	s.office.kill()
 	s.done.serverKills++
 	for s.random.IntN(4) == 0 { // another that dies while it recovers
-		p := launch(s.t, s.office.dir, "recovering server", append([]string{"-mode=server", "-server.host=127.0.0.1", "-server.port=0"}, s.office.args...)...)
+		p := launch(s.t, s.office.dir, "recovering server", append([]string{"-mode=server", "-server.host=127.0.0.1",
+			"-server.port=0"}, s.office.args...)...)
 		time.Sleep(time.Duration(s.random.IntN(30_000)) * time.Microsecond)
 		p.kill()
 		s.done.recoveryKills++
 	}
 	if s.random.IntN(2) == 0 { // look at what recovery leaves, which no client can reach to change
-		p := launch(s.t, s.office.dir, "quiet server", append([]string{"-mode=server", "-server.host=127.0.0.1", "-server.port=0"}, s.office.args...)...)
+		p := launch(s.t, s.office.dir, "quiet server", append([]string{"-mode=server", "-server.host=127.0.0.1",
+			"-server.port=0"}, s.office.args...)...)
 		p.waitFor("action: listen | result: success")
 		p.stop()
 		s.compare(true)
@@ -159,7 +165,8 @@ func (s *siege) goOn() {
 	}
 }
 
-// compare compares bets.csv with what was sent and what was answered. The server is down. If it has recovered there is no part of a batch.
+// compare compares bets.csv with what was sent and what was answered. The server is down. If it
+// has recovered there is no part of a batch.
 func (s *siege) compare(recovered bool) {
 	s.t.Helper()
 	answered := map[*agent]int{}
@@ -170,7 +177,8 @@ func (s *siege) compare(recovered bool) {
 	for _, a := range s.agents {
 		stored := a.stored - a.round*len(a.rows)
 		if want := a.taken[min(answered[a], len(a.sizes))]; stored < want {
-			s.t.Errorf("agency %d, round %d: got %d rows stored, and %d bets were answered, of which %d are good", a.agency, a.round, stored, answered[a], want)
+			s.t.Errorf("agency %d, round %d: got %d rows stored, and %d bets were answered, of which %d are good",
+				a.agency, a.round, stored, answered[a], want)
 		}
 		if recovered && a.bounds != nil && !a.bounds[stored] {
 			s.t.Errorf("agency %d, round %d: got %d rows stored, which is no end of a batch", a.agency, a.round, stored)
@@ -204,7 +212,8 @@ func (s *siege) readRows() {
 		}
 		a := s.agents[n-1]
 		if want := a.rows[a.stored%len(a.rows)]; row != want {
-			s.t.Fatalf("bets.csv: got row %q at byte %d, want %q, number %d of agency %d", row, s.verified, want, a.stored, n)
+			s.t.Fatalf("bets.csv: got row %q at byte %d, want %q, number %d of agency %d", row, s.verified, want,
+				a.stored, n)
 		}
 		a.stored++
 		s.done.rows++
@@ -257,7 +266,8 @@ func TestE2EKills(t *testing.T) {
 	t.Logf("%+v", besiege(t, 1, 3000, 20))
 }
 
-// TestE2EKillsRelaxed does less of it with a server that syncs now and then: a kill loses nothing there either.
+// TestE2EKillsRelaxed does less of it with a server that syncs now and then: a kill loses nothing
+// there either.
 func TestE2EKillsRelaxed(t *testing.T) {
 	t.Parallel()
 	t.Logf("%+v", besiege(t, 2, 1000, 4, "-store.sync=20ms"))

@@ -10,11 +10,14 @@ import (
 	"unicode/utf8"
 )
 
-// logLine is the form of a line: time, level padded to 8, action, result, and keys with their values.
-var logLine = regexp.MustCompile(`^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (DEBUG   |INFO    |WARNING |ERROR   ) action: ([a-z_]+)( \| [A-Za-z0-9_.]+: [^|]*)+$`)
+// logLine is the form of a line: time, level padded to 8, action, result, and keys with their
+// values.
+var logLine = regexp.MustCompile(`^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (DEBUG   |INFO    |WARNING |ERROR   ) ` +
+	`action: ([a-z_]+)( \| [A-Za-z0-9_.]+: [^|]*)+$`)
 
-// checkLogLine fails the test if line, which has no line break at its end, is not a line of the log: for the course's parser, which sees it behind
-// the container's name and splits at '|', and in the form that is promised.
+// checkLogLine fails the test if line, which has no line break at its end, is not a line of the
+// log: for the course's parser, which sees it behind the container's name and splits at '|', and
+// in the form that is promised.
 func checkLogLine(t testing.TB, line string) {
 	t.Helper()
 	if reason := logLineFault(line); reason != "" {

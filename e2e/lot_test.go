@@ -72,7 +72,8 @@ func quoteField(f string) string {
 	return f
 }
 
-// boundaries returns how many rows are stored after each batch, when a batch takes amount bets or 8,192 bytes.
+// boundaries returns how many rows are stored after each batch, when a batch takes amount bets or
+// 8,192 bytes.
 func (l *lot) boundaries(amount int) map[int]bool {
 	after := map[int]bool{0: true}
 	bets, bytes := 0, 3
@@ -87,7 +88,8 @@ func (l *lot) boundaries(amount int) map[int]bool {
 	return after
 }
 
-// fillLot adds records of every kind; about one in 50 is malformed or refused. No two have the same document.
+// fillLot adds records of every kind; about one in 50 is malformed or refused. No two have the
+// same document.
 func (l *lot) fill(random *rand.Rand, records int) *lot {
 	for range records {
 		document := strconv.Itoa(10_000_000 + len(l.sizes)*10 + l.agency%10)
@@ -143,8 +145,8 @@ func makeLots(t *testing.T, dir string, n, records int, seed uint64) []*lot {
 	return lots
 }
 
-// lotOf returns the lot of an agency file that holds no malformed record and nothing wrong but numbers that are too high,
-// by encoding/csv, and writes the file into dir.
+// lotOf returns the lot of an agency file that holds no malformed record and nothing wrong but
+// numbers that are too high, by encoding/csv, and writes the file into dir.
 func lotOf(t *testing.T, dir string, agency int, text string) *lot {
 	t.Helper()
 	rows, err := csv.NewReader(strings.NewReader(text)).ReadAll()
@@ -163,7 +165,8 @@ func lotOf(t *testing.T, dir string, agency int, text string) *lot {
 	return l
 }
 
-// wantRows wants bets.csv to hold rows, each agency's in their order, and nothing else. The order of agencies among each other is free.
+// wantRows wants bets.csv to hold rows, each agency's in their order, and nothing else. The order
+// of agencies among each other is free.
 func wantRows(t *testing.T, stored string, lots ...*lot) {
 	t.Helper()
 	byAgency := map[string][]string{}
@@ -197,7 +200,8 @@ func wantSame(t *testing.T, what string, got, want []string) {
 	}
 }
 
-// wantRejects wants the rejects file to hold what the lot says, in order, and not to exist where that is nothing.
+// wantRejects wants the rejects file to hold what the lot says, in order, and not to exist where
+// that is nothing.
 func (l *lot) wantRejects(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.Open(path)
@@ -297,8 +301,9 @@ func TestE2EFileEnds(t *testing.T) {
 		}},
 		{"largest bet", func(l *lot) {
 			l.addBet("", strings.Repeat("a", 8189-12-1-1-10), "b", "1", "2000-01-01", "0")
-			l.addMalformed(strings.Repeat("a", 8190-12-1-1-10)+",b,1,2000-01-01,0\n",
-				"longer than a batch holds: 8190 bytes as a BET, and 8189 are the limit", strings.Repeat("a", 8190-12-1-1-10), "b", "1", "2000-01-01", "0")
+			long := strings.Repeat("a", 8190-12-1-1-10)
+			l.addMalformed(long+",b,1,2000-01-01,0\n",
+				"longer than a batch holds: 8190 bytes as a BET, and 8189 are the limit", long, "b", "1", "2000-01-01", "0")
 			l.addBet("", "Ana", "Gómez", "2", "2000-01-01", "9998")
 		}},
 	} {

@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// A badNetwork is a proxy in front of a server that loses answers, cuts connections anywhere, delays bytes and cuts them into small pieces. TCP loses
-// nothing in the middle: a lost answer is one that the server has sent and after which the connection is gone.
+// A badNetwork is a proxy in front of a server that loses answers, cuts connections anywhere,
+// delays bytes and cuts them into small pieces. TCP loses nothing in the middle: a lost answer is
+// one that the server has sent and after which the connection is gone.
 type badNetwork struct {
 	listener net.Listener
 	target   string
@@ -37,7 +38,8 @@ func openBadNetwork(t *testing.T, target string, lose, cut, split float64) *badN
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &badNetwork{listener: listener, target: target, lose: lose, cut: cut, split: split, random: rand.New(rand.NewPCG(5, 5))}
+	n := &badNetwork{listener: listener, target: target, lose: lose, cut: cut, split: split,
+		random: rand.New(rand.NewPCG(5, 5))}
 	beside(&n.running, func() {
 		for {
 			conn, err := listener.Accept()
@@ -114,7 +116,8 @@ func (n *badNetwork) pass(to, from net.Conn, answers bool) {
 	}
 }
 
-// survivors returns how many bytes of the whole answers in p go on; if the one behind them is lost, -1 less that.
+// survivors returns how many bytes of the whole answers in p go on; if the one behind them is
+// lost, -1 less that.
 func (n *badNetwork) survivors(p []byte) (end int) {
 	for {
 		size := 13 // RESUME
@@ -152,7 +155,8 @@ func (n *badNetwork) send(to io.Writer, p []byte) error {
 	return err
 }
 
-// sendThrough sends five files through a bad network: all arrive once, and each refused record is rejected once.
+// sendThrough sends five files through a bad network: all arrive once, and each refused record is
+// rejected once.
 func sendThrough(t *testing.T, records int, lose, cut, split float64, args ...string) networkCount {
 	t.Helper()
 	dir := t.TempDir()
@@ -161,7 +165,8 @@ func sendThrough(t *testing.T, records int, lose, cut, split float64, args ...st
 	n := openBadNetwork(t, o.address(), lose, cut, split)
 	var clients []*process
 	for _, l := range lots {
-		clients = append(clients, startClient(t, dir, l.agency, n.address(), append([]string{"-retry.timeout=1m"}, args...)...))
+		clients = append(clients, startClient(t, dir, l.agency, n.address(), append([]string{"-retry.timeout=1m"},
+			args...)...))
 	}
 	for i, c := range clients {
 		for over := false; !over; { // as long as it takes, while it goes on

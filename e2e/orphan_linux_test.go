@@ -5,7 +5,8 @@ import (
 	"syscall"
 )
 
-// tieToTests has the system end the process when the tests end, however they do: then nobody is left who would.
+// tieToTests has the system end the process when the tests end, however they do: then nobody is
+// left who would.
 func tieToTests(cmd *exec.Cmd) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}

@@ -18,8 +18,8 @@ const (
 // builtVersion is the version that the program under test is built with.
 const builtVersion = "e2e"
 
-// program returns the path of the program under test. It is built at the first call: with the race detector where the tests have it. TP0=FILE tests a program
-// that was built before.
+// program returns the path of the program under test. It is built at the first call: with the
+// race detector where the tests have it. TP0=FILE tests a program that was built before.
 var program = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv("TP0"); path != "" {
 		return filepath.Abs(path)

@@ -10,7 +10,8 @@ import (
 // docSession finds the sessions of docs/protocol.md: name, agencies of the draw, contents.
 var docSession = regexp.MustCompile("(?ms)^```hex name=(session-[a-z-]+) agencies=([0-9]+)\n(.*?)^```$")
 
-// TestE2EProtocolDocument plays the sessions of docs/protocol.md against a server, byte for byte. Each ends with an ACK 6.
+// TestE2EProtocolDocument plays the sessions of docs/protocol.md against a server, byte for byte.
+// Each ends with an ACK 6.
 func TestE2EProtocolDocument(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../docs/protocol.md")

@@ -13,7 +13,8 @@ import (
 	"testing"
 )
 
-// wantShutdown wants a process that was sent sig to end in good order: exit status 0, the signal in the log, then a line for each thing closed, then shutdown.
+// wantShutdown wants a process that was sent sig to end in good order: exit status 0, the signal
+// in the log, then a line for each thing closed, then shutdown.
 func (p *process) wantShutdown(sig syscall.Signal, closed ...string) {
 	p.t.Helper()
 	p.wantExit(exitDone)
@@ -134,14 +135,16 @@ func TestE2EClientSignals(t *testing.T) {
 	bothSignals(t, "mode bet", func(t *testing.T, sig syscall.Signal) {
 		s := openSilentServer(t)
 		env := []string{"NOMBRE=Ana", "APELLIDO=Paz", "DOCUMENTO=1", "NACIMIENTO=2000-01-01", "NUMERO=1"}
-		b := launchCommand(t, "bet", programCommand(t.TempDir(), env, "-mode=bet", "-id=1", "-server.address="+s.address))
+		b := launchCommand(t, "bet", programCommand(t.TempDir(), env, "-mode=bet", "-id=1",
+			"-server.address="+s.address))
 		<-s.came
 		b.signal(sig)
 		b.wantShutdown(sig)
 	})
 }
 
-// TestE2ESignalUnderLoad stops clients and then the server in the middle of it. Started again, they finish as if nothing had been.
+// TestE2ESignalUnderLoad stops clients and then the server in the middle of it. Started again,
+// they finish as if nothing had been.
 func TestE2ESignalUnderLoad(t *testing.T) {
 	t.Parallel()
 	bothSignals(t, "load", func(t *testing.T, sig syscall.Signal) {
@@ -197,7 +200,9 @@ func TestE2EServerSignals(t *testing.T) {
 		o := openOffice(t)
 		w := o.dial(t)
 		m := wireBatch(wireBet(1, "Ana", "Paz", "1", "2000-01-01", 1))
-		w.send(append(wireBatch(), m[:10]...)) // one write is read at once: the answer to the first message tells that the second has begun
+		// one write is read at once: the answer to the first message tells that the second has
+		// begun
+		w.send(append(wireBatch(), m[:10]...))
 		w.wantAck(0, "")
 		o.signal(sig)
 		o.waitFor("action: close_listener | result: success")
@@ -241,7 +246,8 @@ func TestE2ESecondSignal(t *testing.T) {
 	}
 }
 
-// TestE2EStoppedClientWaitsForAnswers stops a client whose server answers late: what it is owed is taken, and said.
+// TestE2EStoppedClientWaitsForAnswers stops a client whose server answers late: what it is owed
+// is taken, and said.
 func TestE2EStoppedClientWaitsForAnswers(t *testing.T) {
 	t.Parallel()
 	dir, l := clientDir(t, 100)
@@ -265,7 +271,8 @@ func TestE2EStoppedClientWaitsForAnswers(t *testing.T) {
 	}
 }
 
-// TestE2ENothingOnStandardError runs a client whose standard error is no terminal: there is no progress bar on it.
+// TestE2ENothingOnStandardError runs a client whose standard error is no terminal: there is no
+// progress bar on it.
 func TestE2ENothingOnStandardError(t *testing.T) {
 	t.Parallel()
 	dir, _ := clientDir(t, 500)

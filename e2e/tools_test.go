@@ -28,7 +28,8 @@ func runTool(t *testing.T, tool, dir string, env ...string) string {
 	return string(output)
 }
 
-// TestE2ERun is `make run` with small files: what the tool reads in the logs is what the program writes there.
+// TestE2ERun is `make run` with small files: what the tool reads in the logs is what the program
+// writes there.
 func TestE2ERun(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -56,7 +57,8 @@ func makeSample(t *testing.T, dir string, agency, bets int) *lot {
 	sample, errs, status := runProgram(t, t.TempDir(), nil,
 		"-mode=sample", fmt.Sprintf("-id=%d", agency), fmt.Sprintf("-bets=%d", bets))
 	if status != exitDone || strings.Count(sample, "\r\n") != bets {
-		t.Fatalf("mode sample: got status %d, %d rows and %q, want 0 and %d", status, strings.Count(sample, "\r\n"), errs, bets)
+		t.Fatalf("mode sample: got status %d, %d rows and %q, want 0 and %d", status, strings.Count(sample, "\r\n"),
+			errs, bets)
 	}
 	return lotOf(t, dir, agency, sample)
 }
@@ -68,7 +70,8 @@ func TestE2EBench(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := runTool(t, "bench", t.TempDir(), "PROGRAM="+path, "ROWS=3000", "CLIENTS=2", "ROUNDS=1", "WINDOWS=8", "DATASET=none.zip")
+	got := runTool(t, "bench", t.TempDir(), "PROGRAM="+path, "ROWS=3000", "CLIENTS=2", "ROUNDS=1", "WINDOWS=8",
+		"DATASET=none.zip")
 	if !strings.Contains(got, "complete") || !strings.Contains(got, "window 8: ") {
 		t.Errorf("got\n%s\nwant a table", got)
 	}

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestE2EUsage has wrong command lines, environments and config files: exit status 2 and one line that names the key, where it was found, and what it takes.
+// TestE2EUsage has wrong command lines, environments and config files: exit status 2 and one line
+// that names the key, where it was found, and what it takes.
 func TestE2EUsage(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -25,16 +26,21 @@ func TestE2EUsage(t *testing.T) {
 		{"argument", nil, []string{"-mode=server", "now"}, []string{"now"}},
 		{"bad flag", nil, []string{"-mode=server", "-server.port=70000"}, []string{"-server.port", "70000", "65535"}},
 		{"bad duration", nil, []string{"-mode=client", "-id=1", "-loop.period=5"}, []string{"-loop.period", "unit"}},
-		{"bad environment", []string{"CLI_LOOP_AMOUNT=-1"}, []string{"-mode=client", "-id=1"}, []string{"CLI_LOOP_AMOUNT", "loop.amount", "-1"}},
-		{"bad environment that a flag hides", []string{"CLI_RESUME=maybe"}, []string{"-mode=client", "-id=1", "-resume=true"}, []string{"CLI_RESUME", "maybe"}},
+		{"bad environment", []string{"CLI_LOOP_AMOUNT=-1"}, []string{"-mode=client", "-id=1"},
+			[]string{"CLI_LOOP_AMOUNT", "loop.amount", "-1"}},
+		{"bad environment that a flag hides", []string{"CLI_RESUME=maybe"},
+			[]string{"-mode=client", "-id=1", "-resume=true"}, []string{"CLI_RESUME", "maybe"}},
 		{"no id", nil, []string{"-mode=client"}, []string{"id", "CLI_ID", "1 to 255"}},
 		{"id out of range", nil, []string{"-mode=client", "-id=256"}, []string{"-id", "256", "1 to 255"}},
 		{"config file is missing", nil, []string{"-mode=server", "-config=missing.yaml"}, []string{"missing.yaml"}},
 		{"tab in the config file", nil, []string{"-mode=server", "-config=tab.yaml"}, []string{"tab.yaml:2"}},
-		{"unknown key in the config file", nil, []string{"-mode=server", "-config=typo.yaml"}, []string{"typo.yaml:2", "lop", "loop"}},
-		{"bad value in the config file", nil, []string{"-mode=client", "-id=1", "-config=bad.yaml"}, []string{"bad.yaml:2", "loop.amount", "many"}},
+		{"unknown key in the config file", nil, []string{"-mode=server", "-config=typo.yaml"},
+			[]string{"typo.yaml:2", "lop", "loop"}},
+		{"bad value in the config file", nil, []string{"-mode=client", "-id=1", "-config=bad.yaml"},
+			[]string{"bad.yaml:2", "loop.amount", "many"}},
 		{"a bet without its variables", nil, []string{"-mode=bet", "-id=1"}, []string{"NOMBRE"}},
-		{"a bet whose number is none", []string{"NOMBRE=a", "APELLIDO=b", "DOCUMENTO=1", "NACIMIENTO=2000-01-01", "NUMERO=x"}, []string{"-mode=bet", "-id=1"}, []string{"NUMERO", "x"}},
+		{"a bet whose number is none", []string{"NOMBRE=a", "APELLIDO=b", "DOCUMENTO=1", "NACIMIENTO=2000-01-01",
+			"NUMERO=x"}, []string{"-mode=bet", "-id=1"}, []string{"NUMERO", "x"}},
 		{"a line break in an argument", nil, []string{"-mode=a\nb"}, []string{"-mode"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -47,13 +53,17 @@ func TestE2EUsage(t *testing.T) {
 	}
 }
 
-// TestE2EOrigins takes one setting from each source, the better ones before the others, and shows where it was found.
+// TestE2EOrigins takes one setting from each source, the better ones before the others, and shows
+// where it was found.
 func TestE2EOrigins(t *testing.T) {
 	t.Parallel()
 	dir, _ := clientDir(t, 3)
-	writeFile(t, dir, "config.yaml", "loop:\n  amount: 7\nbatch:\n  maxAmount: 8\nlog:\n  level: INFO\nconn:\n  idle: 9s\n")
-	env := []string{"CLI_BATCH_MAX_AMOUNT=12", "CLI_ID=1", "CLI_DATA_FILE=agency-{id}.csv", "CLI_RETRY_TIMEOUT=0s", "CLI_LOOP_PERIOD="}
-	c := launchCommand(t, "client", programCommand(dir, env, "-mode=client", "-batch.window=3", fmt.Sprintf("-server.address=127.0.0.1:%d", freePort(t))))
+	writeFile(t, dir, "config.yaml",
+		"loop:\n  amount: 7\nbatch:\n  maxAmount: 8\nlog:\n  level: INFO\nconn:\n  idle: 9s\n")
+	env := []string{"CLI_BATCH_MAX_AMOUNT=12", "CLI_ID=1", "CLI_DATA_FILE=agency-{id}.csv", "CLI_RETRY_TIMEOUT=0s",
+		"CLI_LOOP_PERIOD="}
+	c := launchCommand(t, "client", programCommand(dir, env, "-mode=client", "-batch.window=3",
+		fmt.Sprintf("-server.address=127.0.0.1:%d", freePort(t))))
 	c.wantExit(exitFailed)
 	values := c.waitFor("action: config | result: success | client_id: 1 |")
 	origins := c.waitFor("action: config_origin | result: success |")
@@ -65,7 +75,8 @@ func TestE2EOrigins(t *testing.T) {
 		{"data_rejects", "agency-1.rejected.csv", ""},
 		{"loop_period", "0s", ""},
 	} {
-		if value, origin := field(values, want.key), field(origins, want.key); value != want.value || origin != want.origin {
+		if value, origin := field(values, want.key), field(origins, want.key); value != want.value ||
+			origin != want.origin {
 			t.Errorf("%s: got %q from %q, want %q from %q", want.key, value, origin, want.value, want.origin)
 		}
 	}
@@ -77,7 +88,8 @@ func TestE2EOrigins(t *testing.T) {
 	o.stop()
 }
 
-// settingsTable has the key of each setting and the variables of the environment that it is read from.
+// settingsTable has the key of each setting and the variables of the environment that it is read
+// from.
 const settingsTable = `
 id CLI_ID
 server.address CLI_SERVER_ADDRESS
@@ -123,7 +135,8 @@ func TestE2EHelp(t *testing.T) {
 	first, _, status := runProgram(t, dir, nil, "-mode=sample", "-id=4", "-bets=500")
 	second, _, _ := runProgram(t, dir, nil, "-mode=sample", "-id=4", "-bets=500")
 	if status != exitDone || first != second || strings.Count(first, "\r\n") != 500 {
-		t.Errorf("-mode=sample: got status %d, the same bytes %v, %d rows, want 0, the same, 500", status, first == second, strings.Count(first, "\r\n"))
+		t.Errorf("-mode=sample: got status %d, the same bytes %v, %d rows, want 0, the same, 500", status,
+			first == second, strings.Count(first, "\r\n"))
 	}
 }
 
@@ -139,15 +152,19 @@ func TestE2EModeBet(t *testing.T) {
 		line    string
 		refused string
 	}{
-		{"good", []string{"NOMBRE=Santiago Lionel", "APELLIDO=Lorca", "DOCUMENTO=30904465", "NACIMIENTO=1999-03-17", "NUMERO=2201"}, "1", exitDone,
+		{"good", []string{"NOMBRE=Santiago Lionel", "APELLIDO=Lorca", "DOCUMENTO=30904465", "NACIMIENTO=1999-03-17",
+			"NUMERO=2201"}, "1", exitDone,
 			"action: apuesta_enviada | result: success | dni: 30904465 | numero: 2201", ""},
-		{"quotes", []string{"NOMBRE=Ana, \"la\"", "APELLIDO=Paz", "DOCUMENTO=2", "NACIMIENTO=2000-02-29", "NUMERO=0"}, "255", exitDone,
+		{"quotes", []string{"NOMBRE=Ana, \"la\"", "APELLIDO=Paz", "DOCUMENTO=2", "NACIMIENTO=2000-02-29", "NUMERO=0"},
+			"255", exitDone,
 			"action: apuesta_enviada | result: success | dni: 2 | numero: 0", ""},
-		{"refused", []string{"NOMBRE=Ana", "APELLIDO=Paz", "DOCUMENTO=2", "NACIMIENTO=2001-02-29", "NUMERO=0"}, "1", exitFailed,
+		{"refused", []string{"NOMBRE=Ana", "APELLIDO=Paz", "DOCUMENTO=2", "NACIMIENTO=2001-02-29", "NUMERO=0"}, "1",
+			exitFailed,
 			"action: apuesta_enviada | result: fail | dni: 2 | numero: 0", "birthdate is not a real date"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			b := launchCommand(t, "bet", programCommand(t.TempDir(), append(tt.env, "CLI_SERVER_ADDRESS="+o.address()), "-mode=bet", "-id="+tt.id))
+			b := launchCommand(t, "bet", programCommand(t.TempDir(), append(tt.env, "CLI_SERVER_ADDRESS="+o.address()),
+				"-mode=bet", "-id="+tt.id))
 			b.wantExit(tt.status)
 			b.waitFor(tt.line)
 			if tt.status == exitDone {

@@ -255,7 +255,8 @@ func (tr *transcript) run(t *testing.T, pieces func(left int) int) {
 	}
 }
 
-// TestE2EManyRefusals has the largest batch of the smallest bets, all refused: the answer is no longer than a message may be.
+// TestE2EManyRefusals has the largest batch of the smallest bets, all refused: the answer is no
+// longer than a message may be.
 func TestE2EManyRefusals(t *testing.T) {
 	t.Parallel()
 	w := openOffice(t).dial(t)

@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// A small client of the bench's own: it knows when a batch left and when its answer came, which tp0's log does not tell.
+// A small client of the bench's own: it knows when a batch left and when its answer came, which
+// tp0's log does not tell.
 
 const (
 	batchBets  = 150  // of a batch at most
@@ -23,7 +24,8 @@ const (
 	batchHead  = 3    // op and count
 )
 
-// answerTimes measures the time from a batch's write to its answer with one batch in flight on each of CLIENTS connections.
+// answerTimes measures the time from a batch's write to its answer with one batch in flight on
+// each of CLIENTS connections.
 func (b *bench) answerTimes(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -117,7 +119,8 @@ func hello(conn net.Conn, answers *bufio.Reader, agency int) error {
 	return nil
 }
 
-// readAck reads the answer to a batch; only ACK 0, and ACK 1 for numbers that are too high, are in order.
+// readAck reads the answer to a batch; only ACK 0, and ACK 1 for numbers that are too high, are
+// in order.
 func readAck(answers *bufio.Reader) error {
 	var head [4]byte
 	if _, err := io.ReadFull(answers, head[:]); err != nil {
@@ -140,7 +143,8 @@ type packer struct {
 	bet   []byte // of the line in hand
 }
 
-// add adds the bet in a line of an agency file, and returns the batch that had no room for it or is full with it, if so; it is valid until the next one.
+// add adds the bet in a line of an agency file, and returns the batch that had no room for it or
+// is full with it, if so; it is valid until the next one.
 func (p *packer) add(agency int, line []byte) (full []byte, err error) {
 	// Nothing here makes garbage: the collector's work would be seen in the times.
 	bet, err := appendBet(p.bet[:0], agency, line)

@@ -26,7 +26,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// fake does what the tool sees of tp0: a sample, a server that prints its port and waits, a client that stores its file by itself.
+// fake does what the tool sees of tp0: a sample, a server that prints its port and waits, a
+// client that stores its file by itself.
 func fake(trouble string, args []string) int {
 	value := func(key string) string {
 		for _, arg := range args {
@@ -97,7 +98,8 @@ func newBench(t *testing.T, trouble string) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{settings: settings{program: program, rounds: 1, windows: []int{1, 32}}, dir: t.TempDir(), table: newTable()}
+	b := &bench{settings: settings{program: program, rounds: 1, windows: []int{1, 32}}, dir: t.TempDir(),
+		table: newTable()}
 	b.config = filepath.Join(b.dir, "config.yaml")
 	if b.data, err = b.makeSamples(t.Context(), "data", 31, 3); err != nil {
 		t.Fatal(err)
@@ -107,15 +109,18 @@ func newBench(t *testing.T, trouble string) *bench {
 
 func TestSamples(t *testing.T) {
 	d := newBench(t, "none").data
-	// 31 bets of three agencies are 11, 10 and 10; numbers from 9990 on, of which those over 9998 are refused.
+	// 31 bets of three agencies are 11, 10 and 10; numbers from 9990 on, of which those over 9998
+	// are refused.
 	if d.bets != 31 || d.want.rows[1] != 9 || d.want.rows[3] != 9 || d.want.total() != 27 {
-		t.Errorf("got %d bets, %d rows of agency 1, %d of agency 3, %d in all, want 31, 9, 9, 27", d.bets, d.want.rows[1], d.want.rows[3], d.want.total())
+		t.Errorf("got %d bets, %d rows of agency 1, %d of agency 3, %d in all, want 31, 9, 9, 27", d.bets,
+			d.want.rows[1], d.want.rows[3], d.want.total())
 	}
 	text, err := os.ReadFile(d.expected)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "1,Ana,Díaz,20000000,2000-01-02,9990\r\n"; !strings.HasPrefix(string(text), want) || int64(len(text)) != d.want.bytes {
+	if want := "1,Ana,Díaz,20000000,2000-01-02,9990\r\n"; !strings.HasPrefix(string(text), want) ||
+		int64(len(text)) != d.want.bytes {
 		t.Errorf("got %d bytes that start with %q, want %d and %q", len(text), text[:len(want)], d.want.bytes, want)
 	}
 }
@@ -130,13 +135,15 @@ func TestRound(t *testing.T) {
 		if len(figures) != 1 || !(figures[0] >= 0) || math.IsInf(figures[0], 0) {
 			t.Errorf("%s: got figures %v, want one", m.name, figures)
 		}
-		if m.name == "window 1: batches a sync" && figures[0] != 3 { // 30 batches in 10 syncs, which count rather than the 12 commits
+		// 30 batches in 10 syncs, which count rather than the 12 commits
+		if m.name == "window 1: batches a sync" && figures[0] != 3 {
 			t.Errorf("%s: got %v, want 3", m.name, figures)
 		}
 	}
 	var out bytes.Buffer
 	b.table.print(&out, b.title())
-	for _, want := range []string{"31 bets (0.0 MB) of 3 clients, medians of 1 rounds", "L: 512 KiB a sync", "window 1: rate of L", "window 32: client CPU", "complete"} {
+	for _, want := range []string{"31 bets (0.0 MB) of 3 clients, medians of 1 rounds", "L: 512 KiB a sync",
+		"window 1: rate of L", "window 32: client CPU", "complete"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("got table\n%s\nwant in it %q", &out, want)
 		}
@@ -201,7 +208,8 @@ func TestSettings(t *testing.T) {
 		want    string // the settings, or the error
 	}{
 		{nil, "2000000 5 5 [1 8 32 64] false"},
-		{map[string]string{"ROWS": "7", "CLIENTS": "255", "ROUNDS": "1", "WINDOWS": "2, 3", "GROWTH": "1"}, "7 255 1 [2 3] true"},
+		{map[string]string{"ROWS": "7", "CLIENTS": "255", "ROUNDS": "1", "WINDOWS": "2, 3", "GROWTH": "1"},
+			"7 255 1 [2 3] true"},
 		{map[string]string{"ROWS": "0"}, `ROWS: got "0", takes 1 to 1073741824`},
 		{map[string]string{"CLIENTS": "256"}, `CLIENTS: got "256", takes 1 to 255`},
 		{map[string]string{"ROUNDS": "many"}, `ROUNDS: got "many", takes 1 to 1000`},
@@ -242,7 +250,8 @@ func TestVerdict(t *testing.T) {
 	}
 	for _, test := range tests {
 		if got := test.m.verdict(test.figures); got != test.want {
-			t.Errorf("goal %v, beyond %v, figures %v: got %q, want %q", test.m.goal, test.m.beyond, test.figures, got, test.want)
+			t.Errorf("goal %v, beyond %v, figures %v: got %q, want %q", test.m.goal, test.m.beyond, test.figures, got,
+				test.want)
 		}
 	}
 }

@@ -14,11 +14,13 @@ import (
 const (
 	// idleConnections is how many connections say nothing.
 	idleConnections = 1000
-	// logToRecover is how many bytes of rows are in the log when the server is killed: a little less than what makes it write a checkpoint.
+	// logToRecover is how many bytes of rows are in the log when the server is killed: a little
+	// less than what makes it write a checkpoint.
 	logToRecover = 15 << 20
 )
 
-// idle measures the memory of a server that has nothing to do, and what each connection adds that says nothing.
+// idle measures the memory of a server that has nothing to do, and what each connection adds that
+// says nothing.
 func (b *bench) idle(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -67,7 +69,8 @@ func (s *server) awaitAccepted(n int) error {
 	return fmt.Errorf("the server has not accepted %d connections within %v", n, startTimeout)
 }
 
-// memory returns a figure of a process's memory: VmRSS, what is resident, or VmHWM, the most that was. known is false where the system has no /proc.
+// memory returns a figure of a process's memory: VmRSS, what is resident, or VmHWM, the most that
+// was. known is false where the system has no /proc.
 func memory(pid int, name string) (bytes int64, known bool) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -115,7 +118,8 @@ func (b *bench) recovery(ctx context.Context) error {
 	return srv.drop()
 }
 
-// crash kills a server and its clients in the middle of a load, and returns the folder of the store.
+// crash kills a server and its clients in the middle of a load, and returns the folder of the
+// store.
 func (b *bench) crash(ctx context.Context) (dir string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	srv, err := b.startServer(ctx)

@@ -24,7 +24,8 @@ const maxAgencies = 255
 // maxNumber is the highest number that is valid where bets.maxNumber is not set.
 const maxNumber = 9998
 
-// A ledger is what a bets file holds, whichever way the agencies' rows are mixed in it: the rows of each agency, and the CRC of those in their order.
+// A ledger is what a bets file holds, whichever way the agencies' rows are mixed in it: the rows
+// of each agency, and the CRC of those in their order.
 type ledger struct {
 	rows  [maxAgencies + 1]int
 	crc   [maxAgencies + 1]uint32
@@ -143,8 +144,9 @@ func (d *dataset) expect(to string) error {
 	return errors.Join(w.Flush(), out.Sync())
 }
 
-// rowOf appends the row that a bets file gets for a line of an agency file. It knows only what samples and the course's files have: no quotes, and
-// nothing wrong but numbers that are too high.
+// rowOf appends the row that a bets file gets for a line of an agency file. It knows only what
+// samples and the course's files have: no quotes, and nothing wrong but numbers that are too
+// high.
 func rowOf(dst []byte, agency int, line []byte) (row []byte, good bool) {
 	line = bytes.TrimRight(line, "\r\n")
 	number, err := strconv.Atoi(string(line[bytes.LastIndexByte(line, ',')+1:]))
@@ -176,7 +178,8 @@ func (d *dataset) check(bets string) error {
 	return nil
 }
 
-// eachLine calls visit for each line of a file, with its line break; the line is valid until visit returns.
+// eachLine calls visit for each line of a file, with its line break; the line is valid until
+// visit returns.
 func eachLine(file string, visit func(line []byte) error) error {
 	in, err := os.Open(file)
 	if err != nil {

@@ -18,8 +18,9 @@ const (
 	smallBytes = 8 << 20
 )
 
-// limit appends the first most bytes of a file to a fresh file in the folder of the stores, chunk bytes at a time, each made durable before the
-// next. It returns bytes a second, and how long each write with its sync took, sorted. The time to read the rows does not count.
+// limit appends the first most bytes of a file to a fresh file in the folder of the stores, chunk
+// bytes at a time, each made durable before the next. It returns bytes a second, and how long
+// each write with its sync took, sorted. The time to read the rows does not count.
 func (b *bench) limit(from string, chunk int, most int64) (rate float64, times []time.Duration, err error) {
 	in, err := os.Open(from)
 	if err != nil {

@@ -21,7 +21,8 @@ type load struct {
 	busy      float64 // processors that all of them kept busy, on average
 }
 
-// load lets one client for each file of d send it to a server with an empty store, and checks that all of it is there.
+// load lets one client for each file of d send it to a server with an empty store, and checks
+// that all of it is there.
 func (b *bench) load(ctx context.Context, d *dataset, window int) (l load, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var clients []*process
@@ -65,7 +66,8 @@ func (b *bench) startClients(ctx context.Context, srv *server, d *dataset, windo
 	var clients []*process
 	for i, file := range d.files {
 		id := strconv.Itoa(i + 1)
-		c, err := b.start(ctx, filepath.Join(srv.dir, "client-"+id+".log"), "-mode=client", "-id="+id, "-server.address="+srv.address,
+		c, err := b.start(ctx, filepath.Join(srv.dir, "client-"+id+".log"), "-mode=client", "-id="+id,
+			"-server.address="+srv.address,
 			"-data.file="+file, "-data.rejects="+filepath.Join(srv.dir, "rejects-"+id+".csv"),
 			"-loop.amount=0", "-loop.period=0s", "-batch.maxAmount=150", "-batch.window="+strconv.Itoa(window))
 		if err != nil {
@@ -91,7 +93,8 @@ func (l *load) account(srv *server, clients []*process, d *dataset) error {
 	if err != nil {
 		return err
 	}
-	syncs, err := srv.findNumber("close_store", "syncs", "commits") // each commit is a sync, but for a few at new segments
+	// each commit is a sync, but for a few at new segments
+	syncs, err := srv.findNumber("close_store", "syncs", "commits")
 	if err != nil {
 		return err
 	}
@@ -102,7 +105,8 @@ func (l *load) account(srv *server, clients []*process, d *dataset) error {
 	return nil
 }
 
-// round measures L and each window in turn. L is measured before each load: its median is the L of the round.
+// round measures L and each window in turn. L is measured before each load: its median is the L
+// of the round.
 func (b *bench) round(ctx context.Context) error {
 	small, syncs, err := b.limit(b.data.expected, smallChunk, smallBytes)
 	if err != nil {
@@ -144,8 +148,9 @@ func (b *bench) realLoad(ctx context.Context) error {
 	return nil
 }
 
-// growthLoads compares the usual load with one of ten times the bets, and that one with the same bets of ten times the clients: with fewer bets the start
-// of so many processes would count most. The large files are made anew each time: they are gone while the other measurements run.
+// growthLoads compares the usual load with one of ten times the bets, and that one with the same
+// bets of ten times the clients: with fewer bets the start of so many processes would count most.
+// The large files are made anew each time: they are gone while the other measurements run.
 func (b *bench) growthLoads(ctx context.Context) error {
 	usual, err := b.load(ctx, b.data, 32)
 	if err != nil {

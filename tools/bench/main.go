@@ -1,10 +1,13 @@
-// Bench measures tp0 against the disk it runs on: five client processes and one server process, durable answers, the log at INFO into files.
+// Bench measures tp0 against the disk it runs on: five client processes and one server process,
+// durable answers, the log at INFO into files.
 //
 //	go run ./tools/bench
 //
-// It builds the program, makes agency files with -mode=sample, and then goes round after round through all it measures, so that what else the
-// machine does meets each of them alike. The limit L, the same rows appended in 512 KiB writes with a sync after each, is measured before every
-// load, and each load is divided by the median L of its round. Files are made in ./run/bench, on the disk of this checkout, and removed at the end.
+// It builds the program, makes agency files with -mode=sample, and then goes round after round
+// through all it measures, so that what else the machine does meets each of them alike. The limit
+// L, the same rows appended in 512 KiB writes with a sync after each, is measured before every
+// load, and each load is divided by the median L of its round. Files are made in ./run/bench, on
+// the disk of this checkout, and removed at the end.
 //
 // Settings, from the environment:
 //
@@ -16,7 +19,8 @@
 //	GROWTH   1: also ten times ROWS, and those of ten times CLIENTS
 //	PROGRAM  a tp0 that is built already, to compare two of them
 //
-// The exit status is 0 if everything could be measured and every bets.csv was complete, whatever the verdicts: they are for a reader.
+// The exit status is 0 if everything could be measured and every bets.csv was complete, whatever
+// the verdicts: they are for a reader.
 package main
 
 import (
@@ -139,8 +143,10 @@ func number(name, text string, def, most int) (int, error) {
 func (b *bench) prepare(ctx context.Context) (err error) {
 	if b.program == "" {
 		b.program = filepath.Join(b.dir, "tp0")
-		// As the Makefile builds it; the version is left out, since it makes no difference to speed.
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", b.program, ".")
+		// As the Makefile builds it; the version is left out, since it makes no difference to
+		// speed.
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o",
+			b.program, ".")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		build.Stderr = os.Stderr
 		if err := build.Run(); err != nil {

@@ -39,10 +39,11 @@ func (b *bench) start(ctx context.Context, log string, args ...string) (*process
 	return watched, nil
 }
 
-// watch looks at the process's peak of memory from time to time until it has ended: a peak of its last few milliseconds may be missed.
+// watch looks at the process's peak of memory from time to time until it has ended: a peak of its
+// last few milliseconds may be missed.
 //
-// The system's own account of an ended process serves only where there is no /proc: on Linux a child begins it with the peak of the process that
-// started it, which is this tool's.
+// The system's own account of an ended process serves only where there is no /proc: on Linux a
+// child begins it with the peak of the process that started it, which is this tool's.
 func (p *process) watch() {
 	defer close(p.watched)
 	look := time.NewTicker(memoryPeriod)
@@ -62,7 +63,8 @@ func (p *process) watch() {
 	}
 }
 
-// clean leaves the program's own settings out of an environment: what is measured is what the flags say.
+// clean leaves the program's own settings out of an environment: what is measured is what the
+// flags say.
 func clean(environ []string) (kept []string) {
 	for _, e := range environ {
 		name, _, _ := strings.Cut(e, "=")
@@ -83,7 +85,8 @@ func (p *process) peakBytes() float64 {
 	return float64(p.peak)
 }
 
-// findNumber returns the number of the first of keys that a line about action has: versions of the program differ in them.
+// findNumber returns the number of the first of keys that a line about action has: versions of
+// the program differ in them.
 func (p *process) findNumber(action string, keys ...string) (float64, error) {
 	for _, key := range keys {
 		if e, err := p.Find(action, key); err == nil {
@@ -118,7 +121,8 @@ func (b *bench) startServer(ctx context.Context) (*server, error) {
 func (b *bench) restartServer(ctx context.Context, dir string) (*server, error) {
 	s := &server{dir: dir}
 	var err error
-	s.process, err = b.start(ctx, filepath.Join(dir, "server.log"), "-mode=server", "-server.host=127.0.0.1", "-server.port=0", "-store.path="+s.bets())
+	s.process, err = b.start(ctx, filepath.Join(dir, "server.log"), "-mode=server", "-server.host=127.0.0.1",
+		"-server.port=0", "-store.path="+s.bets())
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,8 @@ import (
 	"syscall"
 )
 
-// peakRSS returns the most memory that an ended process had, in bytes; 0 if the system does not tell.
+// peakRSS returns the most memory that an ended process had, in bytes; 0 if the system does not
+// tell.
 func peakRSS(state *os.ProcessState) int64 {
 	usage, ok := state.SysUsage().(*syscall.Rusage)
 	if !ok {

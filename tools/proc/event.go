@@ -11,8 +11,8 @@ type Event struct {
 	Values         map[string]string // of the other keys
 }
 
-// Parse takes a line apart. The event has no action if the line is something else, or is still being written and so
-// has no end yet.
+// Parse takes a line apart. The event has no action if the line is something else, or is still
+// being written and so has no end yet.
 func Parse(line string) Event {
 	_, text, found := strings.Cut(line, "action: ")
 	if !found || !strings.HasSuffix(text, "\n") {

@@ -15,11 +15,13 @@ import (
 )
 
 const (
-	// stopTimeout is how long a process may take after SIGTERM: more than tp0 takes to let its work finish (5 s).
+	// stopTimeout is how long a process may take after SIGTERM: more than tp0 takes to let its
+	// work finish (5 s).
 	stopTimeout = 10 * time.Second
 
-	// pollPeriod is the pause between two looks at a log. A log is a file from the start, not a pipe: it must be
-	// there in full when something fails, and the program must not depend on a reader.
+	// pollPeriod is the pause between two looks at a log. A log is a file from the start, not a
+	// pipe: it must be there in full when something fails, and the program must not depend on a
+	// reader.
 	pollPeriod = time.Millisecond
 
 	// tailLines is how much of its log is shown of a process that failed.
@@ -37,8 +39,8 @@ type Process struct {
 	err   error         // how it ended; likewise
 }
 
-// Start starts a program with env as its environment (nil: this process's own). When ctx ends it gets SIGTERM, and is
-// killed if that does not help.
+// Start starts a program with env as its environment (nil: this process's own). When ctx ends it
+// gets SIGTERM, and is killed if that does not help.
 func Start(ctx context.Context, log string, env []string, program string, args ...string) (*Process, error) {
 	file, err := os.Create(log)
 	if err != nil {
@@ -134,8 +136,8 @@ func (p *Process) Ended() bool {
 	}
 }
 
-// Failed says what went wrong with the process, where to look, and what its log says last. It is the one error here of
-// several lines: it is for a person at a terminal.
+// Failed says what went wrong with the process, where to look, and what its log says last. It is
+// the one error here of several lines: it is for a person at a terminal.
 func (p *Process) Failed(reason error) error {
 	return fmt.Errorf("%s: %v; the end of %s:\n%s", p.Name, reason, p.Log, tail(p.Log))
 }
@@ -153,8 +155,9 @@ func tail(path string) string {
 	return "    " + strings.Join(lines, "\n    ")
 }
 
-// Sample has program write a synthetic agency file. It gets its name only when it is whole and on the disk: what the
-// system has still to write of it would be written while something is measured.
+// Sample has program write a synthetic agency file. It gets its name only when it is whole and on
+// the disk: what the system has still to write of it would be written while something is
+// measured.
 func Sample(ctx context.Context, program, path string, id, bets int, args ...string) error {
 	part, err := os.Create(path + ".part")
 	if err != nil {

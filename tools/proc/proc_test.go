@@ -9,7 +9,8 @@ import (
 
 func TestParse(t *testing.T) {
 	tests := []struct{ line, action, result, port string }{
-		{"2024-09-03 16:15:58 INFO     action: listen | result: success | ip: ::1 | port: 40123\n", "listen", "success", "40123"},
+		{"2024-09-03 16:15:58 INFO     action: listen | result: success | ip: ::1 | port: 40123\n", "listen", "success",
+			"40123"},
 		{"2024-09-03 16:15:58 INFO     action: listen | result: in_progress\n", "listen", "in_progress", ""},
 		{"2024-09-03 16:15:58 INFO     action: listen | result: success | port: 40", "", "", ""}, // half a line
 		{"tp0: bets.csv: no space left on device\n", "", "", ""},

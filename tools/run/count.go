@@ -26,8 +26,9 @@ type said struct {
 	winners []string // their documents
 }
 
-// An agency is one row of the table: what its files hold, beside what its client said. The two come from different
-// places on purpose: a bet that the client believes stored and the server forgot shows as a difference.
+// An agency is one row of the table: what its files hold, beside what its client said. The two
+// come from different places on purpose: a bet that the client believes stored and the server
+// forgot shows as a difference.
 type agency struct {
 	id      int
 	read    int      // records in its agency file
@@ -52,8 +53,8 @@ func readSaid(clients []*proc.Process) ([]said, error) {
 	return results, nil
 }
 
-// parseSaid finds a client's figures in its log. A log without the winners' number or without the summary is of a
-// client that did not get to its end.
+// parseSaid finds a client's figures in its log. A log without the winners' number or without the
+// summary is of a client that did not get to its end.
 func parseSaid(log string) (said, error) {
 	var s said
 	ends := map[string]string{"consulta_ganadores": "cant_ganadores", "loop_finished": "rechazadas"}
@@ -79,8 +80,9 @@ func parseSaid(log string) (said, error) {
 	return s, nil
 }
 
-// storedBets returns how many bets of a batch the server's answer calls stored. `cantidad` is the batch, `estado` the status
-// of the answer: "#P REASON; #P REASON…" where some were refused, something else where none was taken.
+// storedBets returns how many bets of a batch the server's answer calls stored. `cantidad` is the
+// batch, `estado` the status of the answer: "#P REASON; #P REASON…" where some were refused,
+// something else where none was taken.
 func storedBets(e proc.Event) int {
 	switch {
 	case e.Result == "success":
@@ -91,7 +93,8 @@ func storedBets(e proc.Event) int {
 	return 0
 }
 
-// settle counts what the files hold, prints the table, and returns an error unless all figures agree.
+// settle counts what the files hold, prints the table, and returns an error unless all figures
+// agree.
 func (l *lottery) settle(results []said, took time.Duration) error {
 	agencies, err := l.count(results)
 	if err != nil {
@@ -115,8 +118,8 @@ func (l *lottery) settle(results []said, took time.Duration) error {
 	return nil
 }
 
-// count reads the agency files, the rejects files and bets.csv. A row in bets.csv of an agency that sent nothing
-// is an error.
+// count reads the agency files, the rejects files and bets.csv. A row in bets.csv of an agency
+// that sent nothing is an error.
 func (l *lottery) count(results []said) ([]agency, error) {
 	agencies := make([]agency, len(results))
 	for i := range agencies {
@@ -141,9 +144,10 @@ func (l *lottery) count(results []said) ([]agency, error) {
 	return agencies, nil
 }
 
-// countFile returns how many records a CSV file holds, malformed ones included: each of them is refused. It counts
-// with encoding/csv rather than with tp0's own reader, which is what is being checked. The two differ in one case:
-// for encoding/csv a quote that is never closed takes the rest of the file with it.
+// countFile returns how many records a CSV file holds, malformed ones included: each of them is
+// refused. It counts with encoding/csv rather than with tp0's own reader, which is what is being
+// checked. The two differ in one case: for encoding/csv a quote that is never closed takes the
+// rest of the file with it.
 func countFile(path string) (int, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -165,7 +169,8 @@ func countFile(path string) (int, error) {
 	}
 }
 
-// countStored adds the rows of a bets file, `agency,first,last,document,birthdate,number`, to their agencies.
+// countStored adds the rows of a bets file, `agency,first,last,document,birthdate,number`, to
+// their agencies.
 func countStored(file io.Reader, agencies []agency) error {
 	rows := csv.NewReader(file)
 	rows.FieldsPerRecord = 6
@@ -205,7 +210,8 @@ func (a agency) disagreements() []string {
 	compare("refused, as the client says, against its rejects file", a.said.refused, a.refused)
 	compare("winners, as the client says, against bets.csv", a.said.count, len(a.winners))
 	if got, want := strings.Join(a.said.winners, " "), strings.Join(a.winners, " "); got != want {
-		list = append(list, fmt.Sprintf("winners' documents, as the client says, against bets.csv: got %q, want %q", got, want))
+		list = append(list, fmt.Sprintf("winners' documents, as the client says, against bets.csv: got %q, want %q",
+			got, want))
 	}
 	return list
 }

@@ -1,12 +1,13 @@
-// Run shows the exercise whole: five agencies send their files at full speed to a server on a free port, and
-// what was stored is counted afterwards from the files, not taken from what the programs say.
+// Run shows the exercise whole: five agencies send their files at full speed to a server on a
+// free port, and what was stored is counted afterwards from the files, not taken from what the
+// programs say.
 //
 //	go run ./tools/run            make sample files where there are none, run, count, compare
 //	go run ./tools/run -samples   only make the sample files
 //
-// It wants ./tp0 built, reads .data/agency-N.csv and leaves everything else in a fresh folder, run/. The exit
-// status is 0 only if every process ended with 0 and all numbers agree. Settings that it does not fix itself
-// may come from the environment: CLI_BATCH_WINDOW=1 make run.
+// It wants ./tp0 built, reads .data/agency-N.csv and leaves everything else in a fresh folder,
+// run/. The exit status is 0 only if every process ended with 0 and all numbers agree. Settings
+// that it does not fix itself may come from the environment: CLI_BATCH_WINDOW=1 make run.
 package main
 
 import (
@@ -32,10 +33,12 @@ const (
 	// winningNumber is given to the server and counted in bets.csv.
 	winningNumber = 7574
 
-	// startTimeout is how long a server may take until it listens; recovery has nothing to do in a fresh folder.
+	// startTimeout is how long a server may take until it listens; recovery has nothing to do in
+	// a fresh folder.
 	startTimeout = 15 * time.Second
 
-	// runTimeout is how long the clients may take, many times what a slow board needs. A run that hangs has failed.
+	// runTimeout is how long the clients may take, many times what a slow board needs. A run that
+	// hangs has failed.
 	runTimeout = 10 * time.Minute
 )
 
@@ -96,11 +99,13 @@ func (l *lottery) makeSamples(ctx context.Context) error {
 	return nil
 }
 
-// run lets all agencies send their files, then counts. It returns an error if anything failed or disagrees.
+// run lets all agencies send their files, then counts. It returns an error if anything failed or
+// disagrees.
 func (l *lottery) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends what still runs when something fails
-	// The draw is once a store, and what is counted has to be of this run: nothing of the last one stays.
+	// The draw is once a store, and what is counted has to be of this run: nothing of the last
+	// one stays.
 	if err := l.freshFolder(); err != nil {
 		return err
 	}
@@ -122,8 +127,8 @@ func (l *lottery) run(ctx context.Context) error {
 	return l.settle(results, took)
 }
 
-// freshFolder empties the folder of the last run. The config file in it is empty, so that the exercise's slow
-// settings in ./config.yaml do not count here.
+// freshFolder empties the folder of the last run. The config file in it is empty, so that the
+// exercise's slow settings in ./config.yaml do not count here.
 func (l *lottery) freshFolder() error {
 	if err := os.RemoveAll(l.runDir); err != nil {
 		return err
@@ -137,8 +142,9 @@ func (l *lottery) freshFolder() error {
 // configFile names the empty config file of the run.
 func (l *lottery) configFile() string { return filepath.Join(l.runDir, "config.yaml") }
 
-// startServer starts the server on this machine's own address: nobody else can send it bets that the table
-// would have to explain. It returns once the server listens, with the port that the system chose for it.
+// startServer starts the server on this machine's own address: nobody else can send it bets that
+// the table would have to explain. It returns once the server listens, with the port that the
+// system chose for it.
 func (l *lottery) startServer(ctx context.Context) (*proc.Process, string, error) {
 	server, err := proc.Start(ctx, filepath.Join(l.runDir, "server.log"), nil, l.program, "-mode=server",
 		"-config="+l.configFile(), "-log.level=INFO", "-server.host=127.0.0.1", "-server.port=0",
@@ -154,8 +160,8 @@ func (l *lottery) startServer(ctx context.Context) (*proc.Process, string, error
 	return server, port, nil
 }
 
-// startClient starts the client of one agency at full speed: no limit to its batches, no pause between them, and
-// batches as full as 8,192 bytes allow.
+// startClient starts the client of one agency at full speed: no limit to its batches, no pause
+// between them, and batches as full as 8,192 bytes allow.
 func (l *lottery) startClient(ctx context.Context, id int, port string) (*proc.Process, error) {
 	return proc.Start(ctx, filepath.Join(l.runDir, fmt.Sprintf("client-%d.log", id)), nil, l.program, "-mode=client",
 		"-config="+l.configFile(), "-log.level=INFO", "-id="+strconv.Itoa(id), "-server.address=127.0.0.1:"+port,
@@ -163,9 +169,9 @@ func (l *lottery) startClient(ctx context.Context, id int, port string) (*proc.P
 		"-loop.amount=0", "-loop.period=0s", "-batch.maxAmount=150", "-draw.agencies="+strconv.Itoa(len(l.sizes)))
 }
 
-// sendAll runs the clients of all agencies at once and returns what each said at its end, and the time from the
-// first start to the last end. A client that fails ends the others, since the draw would never come; so does the
-// end of the server.
+// sendAll runs the clients of all agencies at once and returns what each said at its end, and the
+// time from the first start to the last end. A client that fails ends the others, since the draw
+// would never come; so does the end of the server.
 func (l *lottery) sendAll(ctx context.Context, port string, serverDone <-chan struct{}) ([]said, time.Duration, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, runTimeout, fmt.Errorf("not done within %v", runTimeout))
 	defer cancel()
@@ -179,7 +185,8 @@ func (l *lottery) sendAll(ctx context.Context, port string, serverDone <-chan st
 		}
 		clients = append(clients, client)
 	}
-	fmt.Fprintf(l.out, "%d clients send their files, their logs are %s\n", len(clients), filepath.Join(l.runDir, "client-N.log"))
+	fmt.Fprintf(l.out, "%d clients send their files, their logs are %s\n", len(clients),
+		filepath.Join(l.runDir, "client-N.log"))
 	// Without this the clients would try a dead server for retry.timeout.
 	go func() {
 		select {
@@ -199,8 +206,8 @@ func (l *lottery) sendAll(ctx context.Context, port string, serverDone <-chan st
 	return results, took, err
 }
 
-// awaitClients waits for all clients, in the order in which they end. It calls cancel when one fails and returns
-// that failure alone: the others were stopped because of it.
+// awaitClients waits for all clients, in the order in which they end. It calls cancel when one
+// fails and returns that failure alone: the others were stopped because of it.
 func (l *lottery) awaitClients(ctx context.Context, clients []*proc.Process, begin time.Time, cancel func()) error {
 	type ending struct {
 		name string

@@ -30,8 +30,10 @@ func TestMain(m *testing.M) {
 func fakeTP0(trouble string, args []string) int {
 	flags := flag.NewFlagSet("tp0", flag.ContinueOnError)
 	mode, id, bets := flags.String("mode", "", ""), flags.Int("id", 0, ""), flags.Int("bets", 0, "")
-	store, data, rejects := flags.String("store.path", "", ""), flags.String("data.file", "", ""), flags.String("data.rejects", "", "")
-	for _, name := range []string{"config", "log.level", "server.host", "server.port", "server.address", "draw.agencies",
+	store, data, rejects := flags.String("store.path", "", ""), flags.String("data.file", "",
+		""), flags.String("data.rejects", "", "")
+	for _, name := range []string{"config", "log.level", "server.host", "server.port", "server.address",
+		"draw.agencies",
 		"draw.winner", "loop.amount", "loop.period", "batch.maxAmount"} {
 		flags.String(name, "", "")
 	}
@@ -157,11 +159,14 @@ func TestRunTrouble(t *testing.T) {
 		trouble string
 		want    []string // parts of the error
 	}{
-		{"server does not start", []string{"server: ended too early; the end of run/server.log:\n    action: listen | result: fail | error: no port"}},
+		{"server does not start",
+			[]string{"server: ended too early; the end of run/server.log:\n    action: listen | result: fail | error: no port"}},
 		{"server dies", []string{"server: exit status 3; the end of run/server.log:\n    action: listen"}},
 		{"server ends badly", []string{"server: exit status 4"}},
-		{"client fails", []string{"client-2: exit status 1; the end of run/client-2.log:\n    action: connect | result: fail"}},
-		{"client says nothing", []string{"client-1: no `action: loop_finished | result: success` with rechazadas; the end of run/client-1.log"}},
+		{"client fails",
+			[]string{"client-2: exit status 1; the end of run/client-2.log:\n    action: connect | result: fail"}},
+		{"client says nothing",
+			[]string{"client-1: no `action: loop_finished | result: success` with rechazadas; the end of run/client-1.log"}},
 		{"row lost", []string{"2 figures disagree; see the logs and bets.csv in run"}},
 		{"winner kept back", []string{"1 figures disagree"}},
 	}
@@ -261,10 +266,12 @@ func TestCountStored(t *testing.T) {
 		err        string
 	}{
 		{"nothing", "", []int{0, 0}, [][]string{nil, nil}, ""},
-		{"stored order", "2,A,B,3,1999-01-01,7574\r\n1,A,B,1,1999-01-01,7574\r\n2,A,B,2,1999-01-01,07574\r\n2,A,B,1,1999-01-01,7574\r\n",
+		{"stored order",
+			"2,A,B,3,1999-01-01,7574\r\n1,A,B,1,1999-01-01,7574\r\n2,A,B,2,1999-01-01,07574\r\n2,A,B,1,1999-01-01,7574\r\n",
 			[]int{1, 3}, [][]string{{"1"}, {"3", "1"}}, ""},
 		{"quoted", "1,\"A, B\nC\",D,5,1999-01-01,7574\r\n", []int{1, 0}, [][]string{{"5"}, nil}, ""},
-		{"foreign agency", "1,A,B,1,1999-01-01,1\r\n3,A,B,1,1999-01-01,1\r\n", []int{1, 0}, [][]string{nil, nil}, `line 2: got agency "3", want 1 to 2`},
+		{"foreign agency", "1,A,B,1,1999-01-01,1\r\n3,A,B,1,1999-01-01,1\r\n", []int{1, 0}, [][]string{nil, nil},
+			`line 2: got agency "3", want 1 to 2`},
 		{"half a row", "1,A,B,1,19", []int{0, 0}, [][]string{nil, nil}, "record on line 1: wrong number of fields"},
 	}
 	for _, test := range tests {
@@ -278,24 +285,30 @@ func TestCountStored(t *testing.T) {
 		}
 		for i, a := range agencies {
 			if a.rows != test.rows[i] || !slices.Equal(a.winners, test.winners[i]) {
-				t.Errorf("%s: agency %d: got %d rows, winners %q, want %d, %q", test.name, i+1, a.rows, a.winners, test.rows[i], test.winners[i])
+				t.Errorf("%s: agency %d: got %d rows, winners %q, want %d, %q", test.name, i+1, a.rows, a.winners,
+					test.rows[i], test.winners[i])
 			}
 		}
 	}
 }
 
 func TestDisagreements(t *testing.T) {
-	good := agency{id: 1, read: 10, refused: 2, rows: 8, winners: []string{"5"}, said: said{stored: 8, refused: 2, count: 1, winners: []string{"5"}}}
+	good := agency{id: 1, read: 10, refused: 2, rows: 8, winners: []string{"5"},
+		said: said{stored: 8, refused: 2, count: 1, winners: []string{"5"}}}
 	tests := []struct {
 		name   string
 		change func(*agency)
 		want   []string
 	}{
 		{"agree", func(*agency) {}, nil},
-		{"twice stored", func(a *agency) { a.rows, a.said.stored = 9, 9 }, []string{"stored and refused against read: got 11, want 10"}},
-		{"answered, not stored", func(a *agency) { a.said.stored = 9 }, []string{"stored, as the server answered, against bets.csv: got 9, want 8"}},
-		{"reject not counted", func(a *agency) { a.said.refused = 0 }, []string{"refused, as the client says, against its rejects file: got 0, want 2"}},
-		{"winner not said", func(a *agency) { a.said.count = 2 }, []string{"winners, as the client says, against bets.csv: got 2, want 1"}},
+		{"twice stored", func(a *agency) { a.rows, a.said.stored = 9, 9 },
+			[]string{"stored and refused against read: got 11, want 10"}},
+		{"answered, not stored", func(a *agency) { a.said.stored = 9 },
+			[]string{"stored, as the server answered, against bets.csv: got 9, want 8"}},
+		{"reject not counted", func(a *agency) { a.said.refused = 0 },
+			[]string{"refused, as the client says, against its rejects file: got 0, want 2"}},
+		{"winner not said", func(a *agency) { a.said.count = 2 },
+			[]string{"winners, as the client says, against bets.csv: got 2, want 1"}},
 		{"foreign winner", func(a *agency) { a.said.winners = []string{"6"} },
 			[]string{`winners' documents, as the client says, against bets.csv: got "6", want "5"`}},
 	}
@@ -344,7 +357,8 @@ func TestParseSaid(t *testing.T) {
 		{"no winners", sent + strings.Replace(drawn, "3", "0", 1) + finished, said{8, 2, 0, nil}, ""},
 		{"no draw", sent + finished, said{}, "no `action: consulta_ganadores | result: success` with cant_ganadores"},
 		{"not finished", sent + drawn, said{}, "no `action: loop_finished | result: success` with rechazadas"},
-		{"failed", drawn + strings.Replace(finished, "success", "fail", 1), said{}, "no `action: loop_finished | result: success` with rechazadas"},
+		{"failed", drawn + strings.Replace(finished, "success", "fail", 1), said{},
+			"no `action: loop_finished | result: success` with rechazadas"},
 		{"empty", "", said{}, "no `action: consulta_ganadores | result: success` with cant_ganadores"},
 	}
 	for _, test := range tests {
@@ -359,7 +373,8 @@ func TestParseSaid(t *testing.T) {
 }
 
 func TestGrouped(t *testing.T) {
-	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 26936: "26,936", 1234567: "1,234,567", -100: "-100", -1000: "-1,000"} {
+	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 26936: "26,936", 1234567: "1,234,567",
+		-100: "-100", -1000: "-1,000"} {
 		if got := grouped(n); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}

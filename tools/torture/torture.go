@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Count returns how often the test is to do what it does: what the environment variable name says, or def. Unless TORTURE
-// is set it skips the test.
+// Count returns how often the test is to do what it does: what the environment variable name
+// says, or def. Unless TORTURE is set it skips the test.
 func Count(t testing.TB, name string, def int) int {
 	t.Helper()
 	if os.Getenv("TORTURE") == "" {
