@@ -116,6 +116,8 @@ func runMode(ctx context.Context, cfg *config, log *slog.Logger, out *lineWriter
 		return catStore(cfg.storePath, os.Stdout)
 	case "health":
 		return runHealth(ctx, cfg)
+	case "keys":
+		return runKeys(cfg, os.Stdout, os.Stderr)
 	}
 	return writeSample(os.Stdout, max(cfg.id, 1), cfg.sampleBets)
 }

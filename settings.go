@@ -33,6 +33,7 @@ type config struct {
 	version, help bool   // -version, -h: nothing but the flags was looked at
 	file          string // -config, empty where it was not given
 	sampleBets    int    // rows that mode sample prints
+	agencies      int    // mode keys makes the keys of a server and of agencies 1 to this; 0: of agency id alone
 
 	id int // agency, 1 to 255; 0 where a mode that does not need it was given none
 
@@ -57,6 +58,9 @@ type config struct {
 	connIdle     time.Duration
 	drawAgencies int // 0: no draw
 	drawWinner   int
+
+	tlsCert  string // the own key file, empty: no TLS
+	tlsKnown string // the server's file of known keys
 
 	// origins says where each setting was found, by key: "-id", "CLI_ID" or
 	// "config.yaml:12"; empty for a default.
@@ -124,6 +128,7 @@ var modes = []struct{ name, help string }{
 	{"cat", "print the stored bets"},
 	{"health", "exit 0 when the server at server.address answers, else 1"},
 	{"sample", "print a synthetic agency file (same arguments, same bytes)"},
+	{"keys", "make the keys of a server and of its agencies in ./keys"},
 }
 
 // settingsOf returns the table of settings, whose values are the fields of c.
@@ -139,6 +144,9 @@ func settingsOf(c *config) []*setting {
 			help: "print the version and do nothing else", value: boolValue(&c.version)},
 		{key: "bets", flagOnly: true, def: "1000",
 			help: "rows that mode sample prints", value: intValue(&c.sampleBets, 0, 1_000_000_000)},
+		{key: "agencies", flagOnly: true, def: "0",
+			help:  "mode keys makes the keys of a server and of agencies 1 to this; 0: one of agency id",
+			value: intValue(&c.agencies, 0, 255)},
 		{key: "id", env: "CLI_ID", noDef: "none; 1 in mode sample",
 			help: "the agency; needed by client and bet", value: intValue(&c.id, 1, 255)},
 		{key: "server.address", env: "CLI_SERVER_ADDRESS", def: "127.0.0.1:12345", modes: "client bet",
@@ -192,6 +200,11 @@ func settingsOf(c *config) []*setting {
 			value: intValue(&c.drawAgencies, 0, 255)},
 		{key: "draw.winner", env: "DRAW_WINNER", def: "7574", modes: "server",
 			help: "the winning number", value: intValue(&c.drawWinner, 0, 65535)},
+		{key: "tls.cert", env: "TLS_CERT", noDef: "empty (no TLS)", modes: "server client bet",
+			help:  "PEM file with the own key and certificate, and a client's with its servers' certificates",
+			value: fileValue(&c.tlsCert)},
+		{key: "tls.known", env: "TLS_KNOWN", noDef: "empty", modes: "server",
+			help: "the server's file of the keys to let in, an agency's each", value: fileValue(&c.tlsKnown)},
 	}
 }
 

@@ -1,0 +1,414 @@
+//go:build !notls
+
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Keys: who a peer is, is known by its public key alone, as with ssh. There is no authority,
+// and nothing expires: the certificates only carry the keys, since TLS wants to see one.
+// docs/security.md is the same for an operator. The files:
+//
+//	server.pem       the server's private key and its certificate
+//	server-next.pem  the key that is to replace it one day
+//	servers.crt      the certificates of both, which are no secret
+//	agency-7.pem     an agency's private key, its certificate, and those of the servers
+//	known            a line a key: agency-7 sha256:BASE64 2026-11-24
+
+// A fingerprint is what a key is known by: the SHA-256 of a public key in the form of
+// SubjectPublicKeyInfo, which is the same in every certificate of that key.
+type fingerprint [sha256.Size]byte
+
+func (f fingerprint) String() string { return "sha256:" + base64.StdEncoding.EncodeToString(f[:]) }
+
+func fingerprintOf(c *x509.Certificate) fingerprint { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
+
+// maxKeyText is how long a file of keys may be, in bytes: many thousand lines of known.
+const maxKeyText = 1 << 20
+
+// readKeyText reads a file that somebody else may be writing to, or that may not be one.
+// It fails when the file grants any of the rights in deny, where files have rights.
+func readKeyText(path string, deny fs.FileMode) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s: is no regular file", path)
+	case info.Mode().Perm()&deny != 0 && runtime.GOOS != "windows":
+		return nil, fmt.Errorf("%s: its rights are %04o, so others can get at it: chmod 600 %s",
+			path, info.Mode().Perm(), path)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxKeyText+1))
+	if err == nil && len(text) > maxKeyText {
+		err = fmt.Errorf("%s: is longer than %d bytes", path, maxKeyText)
+	}
+	return text, err
+}
+
+// A keyFile is what tls.cert names: the own key and the certificate that carries it, and the
+// keys of the servers to which a client speaks.
+type keyFile struct {
+	path    string
+	cert    tls.Certificate
+	own     fingerprint
+	servers map[fingerprint]bool // of all certificates in the file but the own
+}
+
+// loadKeyFile reads a key file. Its errors are usage errors.
+func loadKeyFile(path string) (*keyFile, error) {
+	text, err := readKeyText(path, 0o077)
+	if err != nil {
+		return nil, usageErrorf("tls.cert: %v", err)
+	}
+	k := &keyFile{path: path, servers: map[fingerprint]bool{}}
+	if err := k.parse(text); err != nil {
+		return nil, usageErrorf("tls.cert: %s: %v", path, err)
+	}
+	return k, nil
+}
+
+// parse reads the PEM blocks of a key file, in whatever order they come. Kinds that are not
+// looked for, such as EC PARAMETERS, are skipped.
+func (k *keyFile) parse(text []byte) error {
+	var key *ecdsa.PrivateKey
+	var certs []*x509.Certificate
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		switch {
+		case block.Type == "CERTIFICATE":
+			cert, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				return fmt.Errorf("certificate %d in it: %v", len(certs)+1, err)
+			}
+			certs = append(certs, cert)
+		case strings.HasSuffix(block.Type, "PRIVATE KEY"):
+			if key != nil {
+				return errors.New("holds two private keys: takes one")
+			}
+			var err error
+			if key, err = parseKey(block); err != nil {
+				return err
+			}
+		}
+	}
+	if key == nil {
+		return errors.New("holds no private key: make one with tp0 -mode=keys")
+	}
+	k.cert.PrivateKey = key
+	for _, cert := range certs {
+		if key.PublicKey.Equal(cert.PublicKey) {
+			k.own = fingerprintOf(cert)
+			k.cert.Certificate, k.cert.Leaf = [][]byte{cert.Raw}, cert
+		} else {
+			k.servers[fingerprintOf(cert)] = true
+		}
+	}
+	if k.cert.Leaf == nil {
+		return fmt.Errorf("none of its %d certificates belongs to its private key", len(certs))
+	}
+	return nil
+}
+
+// parseKey reads a private key in any of the forms in which tools write those that are taken.
+func parseKey(block *pem.Block) (*ecdsa.PrivateKey, error) {
+	const takes = "takes ECDSA on P-256, as tp0 -mode=keys makes it"
+	if strings.Contains(block.Type, "ENCRYPTED") || block.Headers["DEK-Info"] != "" {
+		return nil, errors.New("its private key is encrypted: decrypt it (openssl pkey -in …), and keep it mode 0600")
+	}
+	if strings.HasPrefix(block.Type, "RSA") {
+		return nil, errors.New("its private key is RSA: " + takes)
+	}
+	key, err := x509.ParseECPrivateKey(block.Bytes)
+	if block.Type == "PRIVATE KEY" {
+		var any any
+		any, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+		ec, ok := any.(*ecdsa.PrivateKey)
+		if err == nil && !ok {
+			kind, _, _ := strings.Cut(strings.TrimPrefix(fmt.Sprintf("%T", any), "*"), ".")
+			return nil, fmt.Errorf("its private key is %s: %s", strings.ToUpper(kind), takes)
+		}
+		key = ec
+	}
+	if err != nil {
+		return nil, fmt.Errorf("its private key: %v", err)
+	}
+	if key.Curve != elliptic.P256() {
+		return nil, fmt.Errorf("its private key is ECDSA on %s: %s", key.Curve.Params().Name, takes)
+	}
+	return key, nil
+}
+
+// readKnown reads the file of known keys: whose each one is. Whoever may write to it lets
+// in whom they like, so that is its owner's alone, or their group's.
+func readKnown(path string) (text []byte, known map[fingerprint]uint8, err error) {
+	if text, err = readKeyText(path, 0o002); err != nil {
+		return nil, nil, err
+	}
+	if known, err = parseKnown(text); err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
+	}
+	return text, known, err
+}
+
+// parseKnown reads the text of a known file. A text without anything in it is an error: an
+// editor that empties the file before it writes must not throw all agencies out.
+func parseKnown(text []byte) (map[fingerprint]uint8, error) {
+	if len(bytes.TrimSpace(text)) == 0 {
+		return nil, errors.New("is empty: to let nobody in leave a comment in it")
+	}
+	known := map[fingerprint]uint8{}
+	number := 0
+	for line := range strings.Lines(string(text)) {
+		number++
+		line, _, _ = strings.Cut(line, "#")
+		words := strings.Fields(line)
+		if len(words) == 0 {
+			continue
+		}
+		key, agency, err := parseKnownLine(words)
+		if err == nil && known[key] != 0 {
+			err = fmt.Errorf("the key stands above already, as agency %d's", known[key])
+		}
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", number, err)
+		}
+		known[key] = agency
+	}
+	return known, nil
+}
+
+// parseKnownLine reads `agency-7 sha256:BASE64 2026-11-24`. There is one spelling for each.
+func parseKnownLine(words []string) (key fingerprint, agency uint8, err error) {
+	if len(words) != 3 {
+		return key, 0, fmt.Errorf("has %d words: takes agency-N, sha256:…, and a date", len(words))
+	}
+	digits, named := strings.CutPrefix(words[0], "agency-")
+	n, err := strconv.ParseUint(digits, 10, 8)
+	if !named || err != nil || n == 0 || strconv.FormatUint(n, 10) != digits {
+		return key, 0, fmt.Errorf("%s: takes agency-1 to agency-255", quoteShort(words[0]))
+	}
+	base, named := strings.CutPrefix(words[1], "sha256:")
+	sum, err := base64.StdEncoding.Strict().DecodeString(base)
+	if !named || err != nil || len(sum) != len(key) {
+		return key, 0, fmt.Errorf("%s: takes sha256: and the fingerprint's 44 characters", quoteShort(words[1]))
+	}
+	if _, err := time.Parse(time.DateOnly, words[2]); err != nil {
+		return key, 0, fmt.Errorf("%s: takes a date, YYYY-MM-DD", quoteShort(words[2]))
+	}
+	return fingerprint(sum), uint8(n), nil
+}
+
+// keysDir is where mode keys makes its files.
+const keysDir = "keys"
+
+// A keyMaker makes key files in keysDir. It overwrites none, and it only ever appends to
+// known and servers.crt.
+type keyMaker struct {
+	lines, notes io.Writer     // for the lines of known, and for what else is to be said
+	servers      []byte        // the certificates of the servers, in PEM
+	office       bool          // there is a known file here: this is not an agency that makes its own key
+	count        map[uint8]int // keys of each agency that are known
+}
+
+// runKeys is mode keys. With -agencies it makes what is missing of the keys of a server and of
+// agencies 1 to N, with -id one key more of an agency. It prints the lines of known.
+func runKeys(cfg *config, lines, notes io.Writer) error {
+	if cfg.agencies == 0 && cfg.id == 0 {
+		return usageErrorf("-mode=keys: takes -agencies=N (a server's keys, and those of agencies 1 to N) or -id=N (one more)")
+	}
+	if err := os.MkdirAll(keysDir, 0o700); err != nil {
+		return err
+	}
+	m := &keyMaker{lines: lines, notes: notes, count: map[uint8]int{}}
+	if err := m.open(cfg.agencies > 0); err != nil {
+		return err
+	}
+	if cfg.agencies == 0 {
+		return m.makeAgency(uint8(cfg.id))
+	}
+	for n := range cfg.agencies {
+		if m.count[uint8(n+1)] > 0 {
+			continue
+		}
+		if err := m.makeAgency(uint8(n + 1)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open finds out what there is, and makes what a server needs if make says so.
+func (m *keyMaker) open(make bool) (err error) {
+	name := filepath.Join(keysDir, "servers.crt")
+	if m.servers, err = os.ReadFile(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	elsewhere := err == nil // the private keys may have been moved to where the server runs
+	for _, server := range []string{"server", "server-next"} {
+		path := filepath.Join(keysDir, server+".pem")
+		text, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) && make && (server == "server-next" || !elsewhere) {
+			text, _, err = m.makeKey(path, "tp0 "+server, nil)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if cert := certificatesIn(text); !bytes.Contains(m.servers, cert) {
+			m.servers = append(m.servers, cert...)
+			if err := appendTo(name, cert); err != nil {
+				return err
+			}
+		}
+	}
+	name = filepath.Join(keysDir, "known")
+	if make {
+		err = writeNew(name, []byte("# The keys that the server lets in, a line a key. To withdraw one delete its line.\n"))
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	text, known, err := readKnown(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, agency := range known {
+		m.count[agency]++
+	}
+	m.office = true
+	if text[len(text)-1] != '\n' {
+		return appendTo(name, []byte("\n"))
+	}
+	return nil
+}
+
+// makeAgency makes a key file for an agency, and its line.
+func (m *keyMaker) makeAgency(agency uint8) error {
+	owner := fmt.Sprintf("agency-%d", agency)
+	for n := m.count[agency] + 1; ; n++ {
+		path := filepath.Join(keysDir, owner)
+		if n > 1 {
+			path += fmt.Sprintf("-%d", n)
+		}
+		path += ".pem"
+		_, key, err := m.makeKey(path, owner, m.servers)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		line := fmt.Sprintf("%s %s %s\n", owner, key, time.Now().Format(time.DateOnly))
+		if m.office {
+			if err := appendTo(filepath.Join(keysDir, "known"), []byte(line)); err != nil {
+				return err
+			}
+		} else {
+			fmt.Fprintln(m.notes, "send the line below to the central office, which appends it to its file known")
+		}
+		if len(m.servers) == 0 {
+			fmt.Fprintf(m.notes, "%s holds no certificate of a server yet: append the office's servers.crt to it\n", path)
+		}
+		_, err = io.WriteString(m.lines, line)
+		return err
+	}
+}
+
+// makeKey makes a key and a certificate for it, and writes both to a new file, with more
+// behind them. The certificate is valid from 1970 to the end of time: who knows the key
+// does not ask for the date, and a board without a clock starts in 1970.
+func (m *keyMaker) makeKey(path, owner string, more []byte) (text []byte, key fingerprint, err error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, key, err
+	}
+	template := x509.Certificate{
+		Subject:               pkix.Name{CommonName: owner},
+		DNSNames:              []string{"tp0"}, // for TLS libraries that insist on a name
+		NotBefore:             time.Unix(0, 0),
+		NotAfter:              time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &private.PublicKey, private)
+	if err != nil {
+		return nil, key, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, key, err
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, key, err
+	}
+	text = slices.Concat(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}),
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), more)
+	if err = writeNew(path, text); err == nil {
+		fmt.Fprintf(m.notes, "made %s\n", path)
+	}
+	return text, fingerprintOf(cert), err
+}
+
+// certificatesIn returns the certificates of a PEM text, as text.
+func certificatesIn(text []byte) (certs []byte) {
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE" {
+			certs = append(certs, pem.EncodeToMemory(block)...)
+		}
+	}
+	return certs
+}
+
+// writeNew writes a file that must not exist.
+func writeNew(path string, text []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Close())
+}
+
+// appendTo appends to a file in one write, so that a server which reads it sees all of it or
+// nothing.
+func appendTo(path string, text []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Close())
+}
