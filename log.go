@@ -35,6 +35,8 @@ const (
 	actAcceptConnections = "accept_connections"
 	actConnection        = "connection"
 	actProtocol          = "protocol"
+	actHandshake         = "handshake" // of a connection that was refused
+	actKnown             = "known"     // the file of known keys was read
 	actCloseConnection   = "close_connection"
 	actCloseListener     = "close_listener"
 

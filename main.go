@@ -31,6 +31,9 @@
 //	walscan.go   the start of the redo log: replay, and what is damage
 //	wal.go       the redo log
 //	disk.go      all that the store asks of the operating system (disk_*.go, lock_*.go)
+//	gate.go      strangers at the port, and whose key is known (keys_off.go: a build without TLS)
+//	tls.go       TLS on both sides, and what goes wrong with it
+//	keys.go      key files, the file of known keys, mode keys
 //	lottery.go   who has finished, the draw, the winners
 //	fastrow.go   a BET's row in one look, for nearly all bets
 //	proto.go     the messages on the wire

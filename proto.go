@@ -33,6 +33,9 @@ const (
 	opResume  = 7
 )
 
+// tlsHandshake is the first byte of a connection that speaks TLS. No op is ever that.
+const tlsHandshake = 0x16
+
 // An ackCode is the response of an ACK.
 type ackCode uint8
 
@@ -85,6 +88,17 @@ func (e *protocolError) Error() string { return e.reason }
 // protocolErrorf makes a protocolError.
 func protocolErrorf(format string, args ...any) error {
 	return &protocolError{fmt.Sprintf(format, args...)}
+}
+
+// A peerError says that the other side is not who it should be, or does not take us for who we
+// are. Another attempt would end the same way.
+type peerError struct{ reason string }
+
+func (e *peerError) Error() string { return e.reason }
+
+// peerErrorf makes a peerError.
+func peerErrorf(format string, args ...any) error {
+	return &peerError{fmt.Sprintf(format, args...)}
 }
 
 // A framer cuts the bytes of a connection into messages. It owns its buffer; what unread returns is valid until the next fill or discard.

@@ -1,0 +1,158 @@
+//go:build !notls
+
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// TLS on both sides: 1.3 alone, each side shows a certificate, and nothing of it counts but
+// the key that it carries. What goes wrong is said on the side that can mend it.
+
+// handshakeTime is how long a handshake may take.
+const handshakeTime = 15 * time.Second
+
+// newTLS returns what both sides have in common. check is asked about the other side's
+// certificate before anything is sent to it or taken from it.
+//
+// There are no session tickets: a peer whose key was removed could come back with one.
+// Records are whole from the first on (16 KiB): they carry files, no web pages.
+func (k *keyFile) newTLS(check func(*x509.Certificate) error) *tls.Config {
+	return &tls.Config{
+		Certificates:                []tls.Certificate{k.cert},
+		MinVersion:                  tls.VersionTLS13,
+		SessionTicketsDisabled:      true,
+		DynamicRecordSizingDisabled: true,
+		// A server's certificate is not looked up in the system's list of authorities, and its
+		// dates and names mean nothing: VerifyConnection, which is asked in any case, knows its key.
+		InsecureSkipVerify: true,
+		ClientAuth:         tls.RequireAnyClientCert,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			key, ok := s.PeerCertificates[0].PublicKey.(*ecdsa.PublicKey)
+			if !ok || key.Curve != elliptic.P256() {
+				return fmt.Errorf("its key is %s: ECDSA on P-256 alone is taken", s.PeerCertificates[0].PublicKeyAlgorithm)
+			}
+			return check(s.PeerCertificates[0])
+		},
+	}
+}
+
+// newDialer returns the function by which a client connects: plain where tls.cert is not set.
+func newDialer(cfg *config) (func(ctx context.Context, address string) (net.Conn, error), error) {
+	var plain net.Dialer
+	dial := func(ctx context.Context, address string) (net.Conn, error) {
+		return plain.DialContext(ctx, "tcp", address)
+	}
+	if cfg.tlsCert == "" {
+		return dial, nil
+	}
+	k, err := loadKeyFile(cfg.tlsCert)
+	if err != nil {
+		return nil, err
+	}
+	if len(k.servers) == 0 && cfg.mode == "health" {
+		k.servers[k.own] = true // the server's own file: its container asks for its health
+	}
+	if len(k.servers) == 0 {
+		return nil, usageErrorf("tls.cert: %s: holds no certificate of a server: append the office's servers.crt to it", k.path)
+	}
+	return func(ctx context.Context, address string) (net.Conn, error) {
+		conn, err := dial(ctx, address)
+		if err != nil {
+			return nil, err
+		}
+		c := &clientConn{raw: conn, keys: k, address: address}
+		c.Conn = tls.Client(conn, k.newTLS(c.checkServer))
+		ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+		defer cancel()
+		if err := c.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			return nil, c.explain(&net.OpError{Op: "TLS handshake", Net: "tcp", Addr: conn.RemoteAddr(), Err: err})
+		}
+		return c, nil
+	}, nil
+}
+
+// A clientConn is a client's connection to a server whose key it knows.
+type clientConn struct {
+	*tls.Conn
+	raw     net.Conn
+	keys    *keyFile
+	address string
+	strange error // the server's key is none of those in the key file
+}
+
+// checkServer refuses a server whose key is not in the key file. Nothing has been sent to it.
+func (c *clientConn) checkServer(cert *x509.Certificate) error {
+	if key := fingerprintOf(cert); !c.keys.servers[key] {
+		c.strange = peerErrorf("%s shows a key that %s does not hold, %s: somebody may be posing as the server; "+
+			"nothing was sent: ask the central office for its fingerprint", c.address, c.keys.path, key)
+		return c.strange
+	}
+	return nil
+}
+
+// Read reads. With TLS 1.3 a client is done with the handshake before the server has seen its
+// key: a refusal comes with the first read.
+func (c *clientConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil {
+		err = c.explain(err)
+	}
+	return n, err
+}
+
+// Close ends the connection at once. The end of TLS, for which it might have to wait, says
+// nothing that the messages do not say.
+func (c *clientConn) Close() error { return c.raw.Close() }
+
+// explain turns what package tls says, where another attempt would not help, into the line
+// that says who has to do what.
+func (c *clientConn) explain(err error) error {
+	var record tls.RecordHeaderError
+	switch {
+	case c.strange != nil:
+		return c.strange
+	case errors.As(err, &record):
+		return peerErrorf("%s does not speak TLS: set tls.cert and tls.known there, or no tls.cert here", c.address)
+	case strings.Contains(err.Error(), "remote error: tls: bad certificate"):
+		return peerErrorf("%s does not know this key, %s of %s: send that to the central office, for its file known",
+			c.address, c.keys.own, c.keys.path)
+	case strings.Contains(err.Error(), "remote error: "):
+		return peerErrorf("%s refuses this connection (%v): its log says why", c.address, err)
+	}
+	return err
+}
+
+// explainHandshake says why a handshake failed on the server's side, and what to do.
+func explainHandshake(err error) (reason, todo string) {
+	reason = strings.TrimPrefix(err.Error(), "tls: ")
+	var record tls.RecordHeaderError
+	switch {
+	case errors.As(err, &record):
+		return "garbage where a TLS handshake should be", ""
+	case strings.Contains(reason, "client offered only unsupported versions"):
+		return "the client offers no TLS 1.3", "it needs a TLS library that has it"
+	case strings.Contains(reason, "client didn't provide a certificate"):
+		return "the client shows no certificate", "set tls.cert on its side"
+	case strings.Contains(reason, "remote error: tls: bad certificate"):
+		return "the client does not know this server's key", "append servers.crt to its key file"
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "the handshake was not done in " + handshakeTime.String(), ""
+	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET):
+		return "the connection ended in the middle of the handshake", ""
+	}
+	return reason, ""
+}
