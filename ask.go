@@ -199,7 +199,10 @@ func betFrom(id int, lookup func(string) (string, bool)) (*Bet, error) {
 // bet whose answer is lost is not sent again: that might store it twice.
 func runBet(ctx context.Context, cfg *config, b *Bet, log *slog.Logger) error {
 	cfg.logTo(log)
-	r := newRetry(cfg, log)
+	r, err := newRetry(cfg, log)
+	if err != nil {
+		return err
+	}
 	for {
 		err := sendBet(ctx, r, b)
 		if err == nil {
@@ -245,7 +248,11 @@ func runHealth(ctx context.Context, cfg *config) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTime)
 	defer cancel()
 	end, _ := ctx.Deadline()
-	l, err := newRetry(cfg, nil).connect(ctx)
+	r, err := newRetry(cfg, nil)
+	if err != nil {
+		return err
+	}
+	l, err := r.connect(ctx)
 	if err != nil {
 		return fmt.Errorf("health: %w", err)
 	}

@@ -36,11 +36,15 @@ func runClient(ctx context.Context, cfg *config, log *slog.Logger, out *lineWrit
 	// hand over without waking threads. Measured, 0.8 of the CPU time.
 	runtime.GOMAXPROCS(1)
 	cfg.logTo(log)
+	retry, err := newRetry(cfg, log)
+	if err != nil {
+		return err
+	}
 	file, err := openAgencyFile(cfg, log)
 	if err != nil {
 		return err
 	}
-	c := &client{cfg: cfg, log: log, file: file, retry: newRetry(cfg, log), began: time.Now(), window: newWindow(1)}
+	c := &client{cfg: cfg, log: log, file: file, retry: retry, began: time.Now(), window: newWindow(1)}
 	c.bar = newProgress(os.Stderr, file.size)
 	if isTerminal(os.Stdout) { // the log then steps around the bar
 		out.share(c.bar)

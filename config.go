@@ -266,7 +266,7 @@ func (l *loader) complete() error {
 		}
 		return strings.ReplaceAll(text, "{id}", strconv.Itoa(c.id))
 	}
-	c.dataFile = withID(c.dataFile)
+	c.dataFile, c.tlsCert = withID(c.dataFile), withID(c.tlsCert)
 	c.dataSource = withID(cmp.Or(c.dataSource, filepath.Base(c.dataFile)))
 	source := strings.TrimSuffix(c.dataSource, ".csv")
 	c.dataRejects = strings.ReplaceAll(withID(c.dataRejects), "{source}", source)

@@ -70,6 +70,8 @@ var settingSamples = map[string][4]string{
 	"conn.idle":       {"1ns", "2s", "3s", "4s"},
 	"draw.agencies":   {"1", "2", "3", "255"},
 	"draw.winner":     {"0", "1", "2", "65535"},
+	"tls.cert":        {"a.pem", "b.pem", "c.pem", "d.pem"},
+	"tls.known":       {"a", "b", "c", "d"},
 }
 
 // TestPrecedence adds one source after the other, the weakest first, for every
@@ -231,8 +233,8 @@ var fileRefused = []struct{ file, want string }{
 
 // argsRefused holds arguments, an environment variable or none, and the whole error.
 var argsRefused = []struct{ args, env, want string }{
-	{"", "", "-mode: not given: takes server, client, bet, cat, health or sample"},
-	{"-mode=sever", "", `-mode: "sever" is not a mode: takes server, client, bet, cat, health or sample`},
+	{"", "", "-mode: not given: takes server, client, bet, cat, health, sample or keys"},
+	{"-mode=sever", "", `-mode: "sever" is not a mode: takes server, client, bet, cat, health, sample or keys`},
 	{"-mode=client", "", "id: not set by -id, CLI_ID or config file: -mode=client needs it: takes 1 to 255"},
 	{"-mode=bet", "", "id: not set by -id, CLI_ID or config file: -mode=bet needs it: takes 1 to 255"},
 	{"-mode=bet -id=256", "", `-id: "256" is out of range: takes 1 to 255`},

@@ -54,13 +54,30 @@ type gate struct {
 	shut  sync.Once
 
 	mu        sync.Mutex // protects following
-	text      []byte     // of the known file, as it was last taken
 	known     map[fingerprint]uint8
 	strangers map[*stranger]struct{}
 	held      map[*keyedConn]struct{}
-	second    int64 // when a refusal was last logged
-	lines     int   // of refusals in that second
-	unsaid    int   // refusals without a line since the last one
+	sayer     sayer
+}
+
+// A sayer decides which refusals get a line in the log: strangers shall not fill that either.
+type sayer struct {
+	second int64 // of the last refusal
+	lines  int   // in that second
+	unsaid int   // refusals without a line since the last one
+}
+
+// say reports whether there is to be a line now, and how many there were none for before.
+func (s *sayer) say(now time.Time) (line bool, unsaid int) {
+	if now.Unix() != s.second {
+		s.second, s.lines = now.Unix(), 0
+	}
+	if s.lines++; s.lines > refusalLines {
+		s.unsaid++
+		return false, 0
+	}
+	unsaid, s.unsaid = s.unsaid, 0
+	return true, unsaid
 }
 
 // An arrival is what Accept returns.
@@ -108,14 +125,14 @@ func loadGate(cfg *config, log *slog.Logger) (func(net.Listener) net.Listener, e
 	if err != nil {
 		return nil, usageErrorf("tls.known: %v", err)
 	}
-	g := &gate{keys: keys, path: cfg.tlsKnown, log: log, text: text, known: known, ready: make(chan arrival),
+	g := &gate{keys: keys, path: cfg.tlsKnown, log: log, known: known, ready: make(chan arrival),
 		freed: make(chan struct{}, 1), done: make(chan struct{}), strangers: map[*stranger]struct{}{}, held: map[*keyedConn]struct{}{}}
-	g.tls = keys.newTLS(g.check)
+	g.tls = newTLS(keys, g.check)
 	log.Info(actKnown, success, "keys", len(known), "key", keys.own)
 	return func(l net.Listener) net.Listener {
 		g.Listener = l
 		go g.admitAll()
-		go g.watch()
+		go g.watch(text)
 		return g
 	}, nil
 }
@@ -306,32 +323,27 @@ func (g *gate) check(cert *x509.Certificate) error {
 	return nil
 }
 
-// refused logs that a stranger was turned away. Of many in a second only some get a line, and
-// the next line says how many did not: strangers shall not fill the log either.
+// refused logs that a stranger was turned away.
 func (g *gate) refused(s *stranger, reason, todo string) {
+	g.mu.Lock()
+	line, unsaid := g.sayer.say(time.Now())
+	g.mu.Unlock()
+	if !line {
+		return
+	}
 	ip, _, _ := net.SplitHostPort(s.RemoteAddr().String())
 	details := []any{fail, "ip", ip, "reason", reason}
 	if todo != "" {
 		details = append(details, "todo", todo)
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if now := time.Now().Unix(); now != g.second {
-		g.second, g.lines = now, 0
-	}
-	if g.lines++; g.lines > refusalLines {
-		g.unsaid++
-		return
-	}
-	if g.unsaid > 0 {
-		details = append(details, "more", g.unsaid)
-		g.unsaid = 0
+	if unsaid > 0 {
+		details = append(details, "unsaid", unsaid)
 	}
 	g.log.Warn(actHandshake, details...)
 }
 
-// watch is the watcher.
-func (g *gate) watch() {
+// watch is the watcher. text is what the known file held when it was read.
+func (g *gate) watch(text []byte) {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -345,7 +357,8 @@ func (g *gate) watch() {
 		case <-hangup:
 		case <-tick.C:
 		}
-		err := g.look()
+		var err error
+		text, err = g.look(text)
 		if err != nil && err.Error() != said {
 			g.log.Warn(actKnown, fail, "reason", err, "todo", "mend the file: until then the keys of before hold")
 		}
@@ -355,24 +368,25 @@ func (g *gate) watch() {
 	}
 }
 
-// look reads the known file, and takes it where it has changed.
-func (g *gate) look() error {
+// look reads the known file, and takes it where it is no longer what it was last taken as.
+func (g *gate) look(taken []byte) ([]byte, error) {
 	text, _, err := readKnown(g.path)
-	if err == nil && bytes.Equal(text, g.text) {
-		return nil
+	if err == nil && bytes.Equal(text, taken) {
+		return taken, nil
 	}
 	time.Sleep(knownSettle)
 	again, known, err := readKnown(g.path)
-	if err == nil && bytes.Equal(text, again) && !bytes.Equal(text, g.text) {
-		g.take(text, known)
+	if err != nil || !bytes.Equal(text, again) || bytes.Equal(text, taken) {
+		return taken, err
 	}
-	return err
+	g.take(known)
+	return text, nil
 }
 
 // take makes known the keys that are let in. Connections of others are closed.
-func (g *gate) take(text []byte, known map[fingerprint]uint8) {
+func (g *gate) take(known map[fingerprint]uint8) {
 	g.mu.Lock()
-	g.text, g.known = text, known
+	g.known = known
 	closed := 0
 	for c := range g.held {
 		if agency, ok := g.whose(c.key); !ok || agency != c.agency {

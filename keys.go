@@ -211,15 +211,15 @@ func parseKnownLine(words []string) (key fingerprint, agency uint8, err error) {
 	digits, named := strings.CutPrefix(words[0], "agency-")
 	n, err := strconv.ParseUint(digits, 10, 8)
 	if !named || err != nil || n == 0 || strconv.FormatUint(n, 10) != digits {
-		return key, 0, fmt.Errorf("%s: takes agency-1 to agency-255", quoteShort(words[0]))
+		return key, 0, fmt.Errorf("%.64q: takes agency-1 to agency-255", words[0])
 	}
 	base, named := strings.CutPrefix(words[1], "sha256:")
 	sum, err := base64.StdEncoding.Strict().DecodeString(base)
 	if !named || err != nil || len(sum) != len(key) {
-		return key, 0, fmt.Errorf("%s: takes sha256: and the fingerprint's 44 characters", quoteShort(words[1]))
+		return key, 0, fmt.Errorf("%.64q: takes sha256: and the fingerprint's 44 characters", words[1])
 	}
 	if _, err := time.Parse(time.DateOnly, words[2]); err != nil {
-		return key, 0, fmt.Errorf("%s: takes a date, YYYY-MM-DD", quoteShort(words[2]))
+		return key, 0, fmt.Errorf("%.64q: takes a date, YYYY-MM-DD", words[2])
 	}
 	return fingerprint(sum), uint8(n), nil
 }

@@ -11,6 +11,9 @@ import (
 
 // A build without TLS: smaller, and it says so where it is asked for keys.
 
+// A dialer connects to a server.
+type dialer = func(ctx context.Context, address string) (net.Conn, error)
+
 // refuseKeys refuses the settings that this build cannot serve.
 func refuseKeys(cfg *config) error {
 	for key, value := range map[string]string{"tls.cert": cfg.tlsCert, "tls.known": cfg.tlsKnown} {
@@ -25,12 +28,7 @@ func loadGate(cfg *config, _ *slog.Logger) (func(net.Listener) net.Listener, err
 	return func(l net.Listener) net.Listener { return l }, refuseKeys(cfg)
 }
 
-func newDialer(cfg *config) (func(ctx context.Context, address string) (net.Conn, error), error) {
-	var plain net.Dialer
-	return func(ctx context.Context, address string) (net.Conn, error) {
-		return plain.DialContext(ctx, "tcp", address)
-	}, refuseKeys(cfg)
-}
+func newDialer(cfg *config, plain dialer) (dialer, error) { return plain, refuseKeys(cfg) }
 
 func runKeys(*config, io.Writer, io.Writer) error {
 	return usageErrorf("-mode=keys: TLS is not built in (TAGS=notls): take another build")

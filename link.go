@@ -25,9 +25,6 @@ var (
 	errStopped  = errors.New("stopped by a signal")
 )
 
-// A dialFunc connects to a server.
-type dialFunc func(ctx context.Context, address string) (net.Conn, error)
-
 // dialPlain connects without encryption.
 func dialPlain(ctx context.Context, address string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "tcp", address)
@@ -51,7 +48,7 @@ type link struct {
 }
 
 // openLink connects to a server within timeout.
-func openLink(ctx context.Context, dial dialFunc, address string, timeout, idle time.Duration) (*link, error) {
+func openLink(ctx context.Context, dial dialer, address string, timeout, idle time.Duration) (*link, error) {
 	dialing, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	conn, err := dial(dialing, address)
@@ -114,9 +111,10 @@ func (l *link) read(wait time.Duration, parse func(m []byte) (size int, err erro
 // broken is the error of a connection that does not go on; late says what has
 // not come to be if a deadline passed.
 func (l *link) broken(err error, late string) error {
+	var peer *peerError
 	switch {
-	case err == nil:
-		return nil
+	case err == nil || errors.As(err, &peer):
+		return err
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w: %s in conn.idle (%s)", errEnded, late, l.idle)
 	}
@@ -149,7 +147,7 @@ func ackError(a Ack) error {
 // place; a connection, a RESUME or an ACK 5 are none.
 type retry struct {
 	address string
-	dial    dialFunc
+	dial    dialer
 	idle    time.Duration // conn.idle
 	timeout time.Duration // retry.timeout
 	log     *slog.Logger
@@ -163,8 +161,10 @@ type retry struct {
 }
 
 // newRetry returns a retry that starts now.
-func newRetry(cfg *config, log *slog.Logger) *retry {
-	return &retry{address: cfg.serverAddress, dial: dialPlain, idle: cfg.connIdle, timeout: cfg.retryTimeout, log: log, life: time.Now()}
+func newRetry(cfg *config, log *slog.Logger) (*retry, error) {
+	dial, err := newDialer(cfg, dialPlain)
+	return &retry{address: cfg.serverAddress, dial: dial, idle: cfg.connIdle, timeout: cfg.retryTimeout, log: log,
+		life: time.Now()}, err
 }
 
 // connect connects to the server.

@@ -202,9 +202,10 @@ func settingsOf(c *config) []*setting {
 			help: "the winning number", value: intValue(&c.drawWinner, 0, 65535)},
 		{key: "tls.cert", env: "TLS_CERT", noDef: "empty (no TLS)", modes: "server client bet",
 			help:  "PEM file with the own key and certificate, and a client's with its servers' certificates",
-			value: fileValue(&c.tlsCert)},
+			value: textValue(&c.tlsCert, "the name of a file, or nothing", anyText)},
 		{key: "tls.known", env: "TLS_KNOWN", noDef: "empty", modes: "server",
-			help: "the server's file of the keys to let in, an agency's each", value: fileValue(&c.tlsKnown)},
+			help:  "the server's file of the keys to let in, an agency's each",
+			value: textValue(&c.tlsKnown, "the name of a file, or nothing", anyText)},
 	}
 }
 
@@ -261,6 +262,9 @@ func fileValue(at *string) settingValue {
 		return nil
 	})
 }
+
+// anyText takes the empty text as well, which unsets.
+func anyText(string) error { return nil }
 
 // addressValue takes what a client can dial.
 func addressValue(at *string) settingValue {

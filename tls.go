@@ -24,12 +24,15 @@ import (
 // handshakeTime is how long a handshake may take.
 const handshakeTime = 15 * time.Second
 
+// A dialer connects to a server.
+type dialer = func(ctx context.Context, address string) (net.Conn, error)
+
 // newTLS returns what both sides have in common. check is asked about the other side's
 // certificate before anything is sent to it or taken from it.
 //
 // There are no session tickets: a peer whose key was removed could come back with one.
 // Records are whole from the first on (16 KiB): they carry files, no web pages.
-func (k *keyFile) newTLS(check func(*x509.Certificate) error) *tls.Config {
+func newTLS(k *keyFile, check func(*x509.Certificate) error) *tls.Config {
 	return &tls.Config{
 		Certificates:                []tls.Certificate{k.cert},
 		MinVersion:                  tls.VersionTLS13,
@@ -49,14 +52,11 @@ func (k *keyFile) newTLS(check func(*x509.Certificate) error) *tls.Config {
 	}
 }
 
-// newDialer returns the function by which a client connects: plain where tls.cert is not set.
-func newDialer(cfg *config) (func(ctx context.Context, address string) (net.Conn, error), error) {
-	var plain net.Dialer
-	dial := func(ctx context.Context, address string) (net.Conn, error) {
-		return plain.DialContext(ctx, "tcp", address)
-	}
+// newDialer returns the function by which a client connects. It is plain itself where tls.cert
+// is not set.
+func newDialer(cfg *config, plain dialer) (dialer, error) {
 	if cfg.tlsCert == "" {
-		return dial, nil
+		return plain, nil
 	}
 	k, err := loadKeyFile(cfg.tlsCert)
 	if err != nil {
@@ -69,14 +69,12 @@ func newDialer(cfg *config) (func(ctx context.Context, address string) (net.Conn
 		return nil, usageErrorf("tls.cert: %s: holds no certificate of a server: append the office's servers.crt to it", k.path)
 	}
 	return func(ctx context.Context, address string) (net.Conn, error) {
-		conn, err := dial(ctx, address)
+		conn, err := plain(ctx, address)
 		if err != nil {
 			return nil, err
 		}
 		c := &clientConn{raw: conn, keys: k, address: address}
-		c.Conn = tls.Client(conn, k.newTLS(c.checkServer))
-		ctx, cancel := context.WithTimeout(ctx, handshakeTime)
-		defer cancel()
+		c.Conn = tls.Client(conn, newTLS(k, c.checkServer))
 		if err := c.HandshakeContext(ctx); err != nil {
 			conn.Close()
 			return nil, c.explain(&net.OpError{Op: "TLS handshake", Net: "tcp", Addr: conn.RemoteAddr(), Err: err})
