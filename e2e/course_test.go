@@ -368,7 +368,7 @@ func TestE2EBatchSizes(t *testing.T) {
 				t.Errorf("amount %d: got batch %d of %d bets and %d bytes", amount, i, n, bytes)
 			}
 			if at < len(l.sizes) && n < amount && bytes+l.sizes[at] <= 8192 {
-				t.Errorf("amount %d: got batch %d of %d bets and %d bytes, and the next bet of %d bytes would have fitted",
+				t.Errorf("amount %d: got batch %d of %d bets and %d bytes, and the next of %d bytes would have fitted",
 					amount, i, n, bytes, l.sizes[at])
 			}
 		}

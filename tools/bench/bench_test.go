@@ -38,6 +38,7 @@ func fake(trouble string, args []string) int {
 		return ""
 	}
 	id, _ := strconv.Atoi(value("id"))
+	const at = "2026-01-02 03:04:05 INFO     "
 	switch value("mode") {
 	case "sample":
 		bets, _ := strconv.Atoi(value("bets"))
@@ -52,9 +53,9 @@ func fake(trouble string, args []string) int {
 		}
 		stop := make(chan os.Signal, 1)
 		signal.Notify(stop, syscall.SIGTERM)
-		fmt.Println("2026-01-02 03:04:05 INFO     action: listen | result: success | address: 127.0.0.1:4321 | port: 4321")
+		fmt.Println(at + "action: listen | result: success | address: 127.0.0.1:4321 | port: 4321")
 		<-stop
-		fmt.Println("2026-01-02 03:04:05 INFO     action: close_store | result: success | archivo: x | lotes: 30 | commits: 12 | syncs: 10")
+		fmt.Println(at + "action: close_store | result: success | file: x | batches: 30 | commits: 12 | syncs: 10")
 		return 0
 	}
 	if trouble == "client fails" && id == 2 {

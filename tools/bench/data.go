@@ -172,7 +172,7 @@ func (d *dataset) check(bets string) error {
 		return fmt.Errorf("%s: %w", bets, err)
 	}
 	if *got != d.want {
-		return fmt.Errorf("%s is not complete: got %d rows and %d bytes, want %d and %d, each agency's in its file's order",
+		return fmt.Errorf("%s is not complete: got %d rows and %d bytes, want %d and %d, each agency's in order",
 			bets, got.total(), got.bytes, d.want.total(), d.want.bytes)
 	}
 	return nil

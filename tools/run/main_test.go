@@ -106,7 +106,8 @@ func fakeClient(trouble string, id int, data, rejects string) int {
 		fmt.Printf("action: ganadores | result: success | documentos: %d0000004\n", id)
 	}
 	if trouble != "client says nothing" {
-		fmt.Printf("action: loop_finished | result: success | client_id: %d | enviadas: %d | rechazadas: %d | tiempo: 1s\n", id, sent, refused)
+		fmt.Printf("action: loop_finished | result: success | client_id: %d | enviadas: %d | rechazadas: %d | tiempo: 1s\n",
+			id, sent, refused)
 	}
 	return 0
 }
@@ -267,7 +268,8 @@ func TestCountStored(t *testing.T) {
 	}{
 		{"nothing", "", []int{0, 0}, [][]string{nil, nil}, ""},
 		{"stored order",
-			"2,A,B,3,1999-01-01,7574\r\n1,A,B,1,1999-01-01,7574\r\n2,A,B,2,1999-01-01,07574\r\n2,A,B,1,1999-01-01,7574\r\n",
+			"2,A,B,3,1999-01-01,7574\r\n1,A,B,1,1999-01-01,7574\r\n" +
+				"2,A,B,2,1999-01-01,07574\r\n2,A,B,1,1999-01-01,7574\r\n",
 			[]int{1, 3}, [][]string{{"1"}, {"3", "1"}}, ""},
 		{"quoted", "1,\"A, B\nC\",D,5,1999-01-01,7574\r\n", []int{1, 0}, [][]string{{"5"}, nil}, ""},
 		{"foreign agency", "1,A,B,1,1999-01-01,1\r\n3,A,B,1,1999-01-01,1\r\n", []int{1, 0}, [][]string{nil, nil},
@@ -344,8 +346,9 @@ func TestParseSaid(t *testing.T) {
 	const (
 		sent = "action: apuestas_enviadas | result: success | cantidad: 5\n" +
 			"action: apuestas_enviadas | result: fail | cantidad: 5 | estado: #1 a; #5 b\n"
-		drawn    = "action: consulta_ganadores | result: success | cant_ganadores: 3\n"
-		winners  = "action: ganadores | result: success | documentos: 7 8\naction: ganadores | result: success | documentos: 9\n"
+		drawn   = "action: consulta_ganadores | result: success | cant_ganadores: 3\n"
+		winners = "action: ganadores | result: success | documentos: 7 8\n" +
+			"action: ganadores | result: success | documentos: 9\n"
 		finished = "action: loop_finished | result: success | client_id: 1 | enviadas: 10 | rechazadas: 2\n"
 	)
 	tests := []struct {
