@@ -1,6 +1,25 @@
 package main
 
-import "time"
+import (
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+	"unsafe"
+)
+
+const (
+	// maxOwed bounds the memory that the answers owed to one client take, in bytes. A
+	// client that has so much outstanding is not read any more until it takes some off.
+	maxOwed = 128 << 10
+	// outMax is how many bytes of answers are gathered for one write.
+	outMax = 16 << 10
+	// outIdle is how many bytes a connection's buffer for answers keeps while nothing is owed.
+	outIdle = 1 << 10
+)
+
+// unavailableStatus is the status of every ACK 5.
+const unavailableStatus = "not taken, nothing of it is stored: try again later"
 
 // An answerKind is what an answer sends.
 type answerKind uint8
@@ -14,6 +33,7 @@ const (
 
 // An answer is owed to a client. It leaves in its turn, once its group is done.
 type answer struct {
+	next   *answer // behind it in the queue
 	kind   answerKind
 	group  *group // nil: nothing to wait for
 	code   ackCode
@@ -33,101 +53,128 @@ type singleBet struct {
 	number   int
 }
 
-// owe puts an answer into the line, and waits where the line is too long.
-func (c *serverConn) owe(a answer) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for c.owed >= maxAnswers {
-		if !c.full {
-			c.full = true
-			close(c.crowded)
-		}
-		c.changed.Wait()
+// size returns how many bytes of memory the answer takes.
+func (a *answer) size() int { return int(unsafe.Sizeof(*a)) + len(a.status) }
+
+// An answerQueue is the line of answers that a connection owes. Its reader puts them in
+// and its answerer takes them out, in the order of the messages. An empty queue keeps no
+// memory.
+type answerQueue struct {
+	hurry chan struct{} // closed once the queue was full or closed: then nobody waits for the draw any more
+
+	mu      sync.Mutex // protects following
+	changed sync.Cond  // for the answerer: an answer or the end has come; for the reader: an answer has left
+	first   *answer
+	last    *answer
+	bytes   int  // that the answers take
+	hurried bool // hurry is closed
+	closed  bool // nothing more is owed
+}
+
+// newAnswerQueue returns an empty queue.
+func newAnswerQueue() *answerQueue {
+	q := &answerQueue{hurry: make(chan struct{})}
+	q.changed.L = &q.mu
+	return q
+}
+
+// owe puts an answer into the queue, and waits while the queue is full.
+func (q *answerQueue) owe(ans *answer) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.bytes >= maxOwed {
+		q.hurryUp()
+		q.changed.Wait()
 	}
-	c.answers = append(c.answers, a)
-	c.owed++
-	if !c.answering {
-		c.answering = true
-		go c.answerLoop()
+	if q.first == nil {
+		q.first = ans
 	} else {
-		c.changed.Broadcast()
+		q.last.next = ans
+	}
+	q.last = ans
+	q.bytes += ans.size()
+	q.changed.Signal()
+}
+
+// hurryUp ends the waiting for the draw. q.mu is held.
+func (q *answerQueue) hurryUp() {
+	if !q.hurried {
+		q.hurried = true
+		close(q.hurry)
 	}
 }
 
-// setBusy tells the answerer whether to stay when nothing is owed. With one batch under way at a time a new one for each cost 4 % of the server.
-func (c *serverConn) setBusy(busy bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.busy = busy
-	c.changed.Broadcast()
+// close says that nothing more will be owed.
+func (q *answerQueue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.hurryUp()
+	q.changed.Signal()
 }
 
-// owes tells whether an answer has not left yet.
-func (c *serverConn) owes() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.owed > 0
+// peek returns the first answer, which stays in the queue; nil if nothing is owed.
+func (q *answerQueue) peek() *answer {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.first
 }
 
-// awaitAnswers waits until all that is owed has left, or could not.
-func (c *serverConn) awaitAnswers() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for c.answering {
-		c.changed.Wait()
+// remove takes the first answer out: it has left.
+func (q *answerQueue) remove() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.bytes -= q.first.size()
+	q.first = q.first.next
+	q.changed.Signal()
+}
+
+// wait waits until something is owed, and reports false if nothing will be.
+func (q *answerQueue) wait() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.first == nil && !q.closed {
+		q.changed.Wait()
 	}
+	return q.first != nil
 }
 
-// An answerer sends answers: those that are ready together leave in one write.
+// An answerer sends a connection's answers, each once its group is done. Those that are
+// ready together leave in one write. It waits for groups (which the store's committer
+// closes), for the draw, and for the client to take answers off.
 type answerer struct {
-	*serverConn
-	out    []byte
-	lines  *burst
-	broken bool // a write failed, or the store did: nothing more is sent
+	queue   *answerQueue
+	conn    net.Conn
+	winners func(agency uint8) (count int, each func(yield func(document []byte) bool) error, known bool)
+	drawn   <-chan struct{} // closed once winners knows them
+	log     *slog.Logger
+	lines   *burst
+	idle    time.Duration // conn.idle: for how long a client may leave an answer
+	refused func()        // ends the reader, after a batch of a source was not taken
+	out     []byte        // ready answers that are not yet written
+	broken  bool          // a write failed, or the store did: nothing more is sent
+	ended   chan struct{} // closed when all that was owed has left, or could not
 }
 
-// answerLoop sends what is owed until nothing is and nothing is to be expected.
-func (c *serverConn) answerLoop() {
-	a := &answerer{serverConn: c, lines: newBurst(c.srv.log)}
+// run sends what is owed until the queue is closed and empty.
+func (a *answerer) run() {
+	defer close(a.ended)
 	for {
-		answers := c.nextAnswers()
-		if answers == nil {
-			return
-		}
-		for i := range answers {
-			a.send(&answers[i])
+		ans := a.queue.peek()
+		if ans != nil {
+			a.send(ans)
+			a.queue.remove()
+			continue
 		}
 		a.flush()
-		c.sent(answers)
-	}
-}
-
-// nextAnswers takes all that is owed, once something is; nil ends the answerer.
-func (c *serverConn) nextAnswers() []answer {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for len(c.answers) == 0 {
-		if !c.busy {
-			c.answering = false
-			c.answers, c.spare = nil, nil // they may have grown to maxAnswers, and the connection may be idle for long
-			c.changed.Broadcast()
-			return nil
+		if cap(a.out) > outIdle {
+			a.out = nil
 		}
-		c.changed.Wait()
+		a.lines.shrink(outIdle)
+		if !a.queue.wait() {
+			return
+		}
 	}
-	answers := c.answers
-	c.answers = c.spare[:0]
-	return answers
-}
-
-// sent notes that answers have left.
-func (c *serverConn) sent(answers []answer) {
-	clear(answers)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.spare = answers
-	c.owed -= len(answers)
-	c.changed.Broadcast()
 }
 
 // send waits until an answer is ready and puts it into out. What is in out leaves before it waits.
@@ -153,57 +200,69 @@ func (a *answerer) send(ans *answer) {
 		a.sendWinners(ans)
 	}
 	a.note(ans)
+	if len(a.out) >= outMax {
+		a.flush()
+	}
 }
 
 // sendFailed answers a message whose group failed: with ACK 5 if nothing of it is stored, not at all if that is unknown.
 func (a *answerer) sendFailed(ans *answer, err error) {
-	if isFatal(err) {
-		a.broken = true
-		a.conn.Close()
-		return
-	}
-	if ans.kind == answerNone { // a refusal has nowhere to stand: the client must say it again
-		a.broken = true
-		a.conn.Close()
+	// A NOTIFY 0 that was not taken has no answer in which to say so: its client must see
+	// the end and say it again.
+	if isFatal(err) || ans.kind == answerNone {
+		a.hangUp()
 		return
 	}
 	a.out = appendAck(a.out, ackUnavailable, unavailableStatus)
 	ans.code, ans.stored = ackUnavailable, 0
 	a.note(ans)
 	if ans.source {
-		a.ending.Store(true)
-		a.wake()
+		a.refused()
 	}
 }
 
-// sendWinners answers NOTIFY 1.
+// hangUp closes the connection, which ends the reader too. What is owed is not sent.
+func (a *answerer) hangUp() {
+	a.broken = true
+	a.conn.Close()
+}
+
+// sendWinners answers NOTIFY 1. Documents are written as they come, however many there are.
 func (a *answerer) sendWinners(ans *answer) {
-	count, each, drawn := a.srv.store.winners(ans.agency)
-	if !drawn && ans.hold {
+	count, each, known := a.winners(ans.agency)
+	if !known && ans.hold {
 		a.flush()
 		select {
-		case <-a.srv.store.drawn:
-		case <-a.gone: // the client is, or what it said next was wrong
-		case <-a.crowded:
-		case <-a.srv.draining:
+		case <-a.drawn:
+		case <-a.queue.hurry:
 		}
-		count, each, drawn = a.srv.store.winners(ans.agency)
+		count, each, known = a.winners(ans.agency)
 	}
-	if !drawn && ans.hold && a.srv.shuttingDown() {
-		a.out = appendAck(a.out, ackUnavailable, unavailableStatus)
-		return
-	}
-	if !drawn {
+	if !known {
 		a.out = appendAck(a.out, ackNoDraw, "the draw has not taken place")
 		return
 	}
 	a.out = appendAck(a.out, ackWinners, "")
-	var packed []byte
-	each(func(document []byte) bool {
-		packed = appendString(packed, document)
-		return true
+	said := 0
+	err := each(func(document []byte) bool {
+		if said%maxWinners == 0 {
+			a.out = appendWinnersHead(a.out, min(count-said, maxWinners))
+		}
+		said++
+		a.out = appendString(a.out, document)
+		if len(a.out) >= outMax {
+			a.flush()
+		}
+		return !a.broken
 	})
-	a.out = appendWinners(a.out, count, packed)
+	if err != nil {
+		a.log.Error(actConsultaGanadores, fail, "motivo", err)
+		a.hangUp()
+		return
+	}
+	if count%maxWinners == 0 { // none, or the last WINNERS is full: it is followed by another
+		a.out = appendWinnersHead(a.out, 0)
+	}
 }
 
 // note puts the line of a message into the burst.
@@ -215,7 +274,7 @@ func (a *answerer) note(ans *answer) {
 		if ans.code != ackStored {
 			result = fail
 		}
-		a.srv.log.Info(actApuestaAlmacenada, result, "dni", ans.single.document, "numero", ans.single.number)
+		a.log.Info(actApuestaAlmacenada, result, "dni", ans.single.document, "numero", ans.single.number)
 	case ans.code == ackStored:
 		a.lines.add(actApuestaRecibida, success, count{"cantidad", ans.bets})
 	default:
@@ -223,21 +282,19 @@ func (a *answerer) note(ans *answer) {
 		if ans.code == ackUnavailable {
 			refused = 0 // neither stored nor refused: not taken
 		}
-		a.lines.add(actApuestaRecibida, fail, count{"cantidad", ans.bets}, count{"almacenadas", ans.stored}, count{"rechazadas", refused})
+		a.lines.add(actApuestaRecibida, fail, count{"cantidad", ans.bets},
+			count{"almacenadas", ans.stored}, count{"rechazadas", refused})
 	}
 }
 
 // flush writes the lines, then the answers. A client that does not take them off in conn.idle is cut off.
 func (a *answerer) flush() {
 	a.lines.flush() // the line says what is stored, whether its answer arrives or not
-	if len(a.out) == 0 || a.broken {
-		a.out = a.out[:0]
-		return
-	}
-	a.conn.SetWriteDeadline(time.Now().Add(a.srv.idle))
-	if _, err := a.conn.Write(a.out); err != nil {
-		a.broken = true
-		a.conn.Close() // ends the reader too
+	if len(a.out) > 0 && !a.broken {
+		a.conn.SetWriteDeadline(time.Now().Add(a.idle))
+		if _, err := a.conn.Write(a.out); err != nil {
+			a.hangUp()
+		}
 	}
 	a.out = a.out[:0]
 }

@@ -64,7 +64,6 @@ func (r refusal) reason() string { return reasons[r].long }
 type rule struct {
 	agency    uint8  // the agency that HELLO named; 0: any
 	maxNumber uint16 // the highest valid number
-	drawn     bool   // the draw has taken place: no bet is taken any more
 }
 
 // check returns the first reason to refuse b, in the order of the contract: agency, names, document, birthdate, number.
@@ -88,8 +87,6 @@ func (r rule) check(b *Bet) refusal {
 		return badBirthdate
 	case b.Number > r.maxNumber:
 		return badNumber
-	case r.drawn:
-		return afterDraw
 	}
 	return accepted
 }

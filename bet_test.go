@@ -29,7 +29,6 @@ func TestCheckOrder(t *testing.T) {
 		text  string
 		spoil func()
 	}{
-		{afterDraw, "the draw has taken place", func() { r.drawn = true }},
 		{badNumber, "number is over the highest that is valid", func() { b.Number = 9999 }},
 		{badBirthdate, "birthdate is not a real date YYYY-MM-DD", func() { b.Birthdate = []byte("1999-02-29") }},
 		{badDocument, "document is not 1 to 10 digits", func() { b.Document = nil }},

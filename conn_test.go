@@ -7,31 +7,42 @@ import (
 	"time"
 )
 
-// TestIdleConnectionKeepsNothing has a connection ask so much at once that all its buffers grow: idle again, it has none of them, and no answerer.
+// startPipe serves one end of a pipe as a connection, and returns it with the other end.
+func startPipe(t *testing.T, st *store) (srv *server, c *serverConn, ours net.Conn) {
+	t.Helper()
+	srv = newServer(&config{maxNumber: 9998, connIdle: time.Minute, connMax: 1}, st, quiet)
+	ours, theirs := net.Pipe()
+	c = newServerConn(srv.svc, theirs, peer{ip: "pipe"})
+	srv.slots <- struct{}{}
+	srv.start(c)
+	return srv, c, ours
+}
+
+// TestIdleConnectionKeepsNothing has a connection ask so much at once that all its buffers
+// grow. Idle again, it has none of them.
 func TestIdleConnectionKeepsNothing(t *testing.T) {
 	s := openTest(t, newSimDisk(), testOptions())
 	defer s.close()
-	srv := newServer(&config{maxNumber: 9998, connIdle: time.Minute, connMax: 1}, s, quiet)
-	ours, theirs := net.Pipe()
-	c := newServerConn(srv, theirs, "pipe")
-	srv.slots <- struct{}{}
-	srv.start(c)
+	srv, c, ours := startPipe(t, s)
+	const messages = 2 * maxOwed / 100
 	var m []byte
-	for range 2 * maxAnswers {
+	for range messages {
 		m = appendBatchHead(m, 0)
 	}
 	go ours.Write(m)
-	if _, err := io.ReadFull(ours, make([]byte, 4*2*maxAnswers)); err != nil {
+	if _, err := io.ReadFull(ours, make([]byte, 4*messages)); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the connection is idle and has let go of all", func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return !c.answering && c.answers == nil && c.spare == nil
-	})
 	ours.Close()
 	srv.ended.Wait()
-	if c.large != nil || c.decision.rows != nil {
+	q := c.answerer.queue
+	if q.first != nil || q.bytes != 0 {
+		t.Errorf("the queue keeps %v, %d bytes", q.first, q.bytes)
+	}
+	if cap(c.answerer.out) > outIdle || cap(c.answerer.lines.lines) > outIdle {
+		t.Error("the answerer keeps a buffer")
+	}
+	if c.large != nil || c.decider.decision.rows != nil {
 		t.Error("the connection has ended and kept a buffer")
 	}
 }

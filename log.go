@@ -201,6 +201,13 @@ func (b *burst) flush() {
 	}
 }
 
+// shrink lets go of the memory for lines that are not gathered now, if it is more than keep bytes.
+func (b *burst) shrink(keep int) {
+	if cap(b.lines) > keep {
+		b.lines = nil
+	}
+}
+
 // appendLineHead appends the line up to the action.
 func appendLineHead(line []byte, now time.Time, level slog.Level, action string) []byte {
 	line = append(now.AppendFormat(line, "2006-01-02 15:04:05"), ' ')

@@ -15,6 +15,7 @@
 //	server.go    the life of the server: accept, drain
 //	conn.go      one connection, a handler for each message
 //	answer.go    the answers that a connection owes
+//	decide.go    a BATCH to what is stored and what is refused
 //	client.go    the life of the client: sessions, each a connection
 //	ask.go       what is asked beside: where the server stands, winners, modes bet and health
 //	window.go    batches in flight
@@ -35,7 +36,6 @@
 //	tls.go       TLS on both sides, and what goes wrong with it
 //	keys.go      key files, the file of known keys, mode keys
 //	lottery.go   who has finished, the draw, the winners
-//	fastrow.go   a BET's row in one look, for nearly all bets
 //	proto.go     the messages on the wire
 //	reader.go    the CSV of an agency file
 //	bet.go       a bet, and what is wrong with it

@@ -392,18 +392,10 @@ func appendResume(dst []byte, r Resume) []byte {
 	return binary.BigEndian.AppendUint32(dst, r.CRC)
 }
 
-// appendWinners appends as many WINNERS as the documents need: count of them, which packed holds as strings one behind the other. One that is full
-// is followed by another, so that a list of 65,535 or more can be told from its beginning.
-func appendWinners(dst []byte, count int, packed []byte) []byte {
-	for count >= maxWinners {
-		end := 0
-		for range maxWinners {
-			end += 2 + int(binary.BigEndian.Uint16(packed[end:]))
-		}
-		dst = append(append(dst, opWinners, 0xff, 0xff), packed[:end]...)
-		packed, count = packed[end:], count-maxWinners
-	}
-	return append(append(dst, opWinners, byte(count>>8), byte(count)), packed...)
+// appendWinnersHead appends the head of a WINNERS of count documents. One that is full is
+// followed by another, so that the end of a list can be told whatever its length.
+func appendWinnersHead(dst []byte, count int) []byte {
+	return append(dst, opWinners, byte(count>>8), byte(count))
 }
 
 // A refusedBet is one bet of a batch that was refused: its position in the batch, from 1, and why.

@@ -107,11 +107,11 @@ func wireEncode(v any) (m []byte) {
 	case Notify:
 		return appendNotify(nil, v)
 	case Winners:
-		var packed []byte
+		m = appendWinnersHead(nil, len(v))
 		for _, document := range v {
-			packed = appendString(packed, document)
+			m = appendString(m, document)
 		}
-		return appendWinners(nil, len(v), packed)
+		return m
 	case Hello:
 		return appendHello(nil, v)
 	}
@@ -270,51 +270,6 @@ func TestAckStatusLimit(t *testing.T) {
 					t.Errorf("%q × %d: got %d bytes of the status, want at least %d", char, size, len(got), most)
 				}
 			}
-		}
-	}
-}
-
-// wireWinners reads WINNERS until one that is not full, as a client has to.
-func wireWinners(t *testing.T, m []byte) (counts []int, packed []byte) {
-	t.Helper()
-	for count := maxWinners; count == maxWinners; {
-		var at int
-		var err error
-		if count, at, err = parseWinnersHead(m); err != nil {
-			t.Fatal(err)
-		}
-		start := at
-		for range count {
-			if _, at, err = parseLongString(m, at); err != nil {
-				t.Fatal(err)
-			}
-		}
-		counts, packed, m = append(counts, count), append(packed, m[start:at]...), m[at:]
-	}
-	if len(m) > 0 {
-		t.Errorf("got %d bytes behind the last WINNERS, want none", len(m))
-	}
-	return counts, packed
-}
-
-func TestAppendWinners(t *testing.T) {
-	for _, tt := range []struct {
-		count int
-		want  string
-	}{
-		{0, "[0]"}, {1, "[1]"}, {65534, "[65534]"}, {65535, "[65535 0]"}, {65536, "[65535 1]"}, {131069, "[65535 65534]"}, {131070, "[65535 65535 0]"},
-	} {
-		var packed []byte
-		for i := range tt.count {
-			packed = appendString(packed, fmt.Sprint(i*7919))
-		}
-		m := appendWinners([]byte("before"), tt.count, packed)
-		if !bytes.HasPrefix(m, []byte("before")) {
-			t.Fatalf("%d documents: got %q at the start, want what was there", tt.count, m[:6])
-		}
-		counts, got := wireWinners(t, m[6:])
-		if fmt.Sprint(counts) != tt.want || !bytes.Equal(got, packed) {
-			t.Errorf("%d documents: got messages of %v and %d bytes, want %s and %d", tt.count, counts, len(got), tt.want, len(packed))
 		}
 	}
 }

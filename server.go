@@ -13,17 +13,12 @@ import (
 	"time"
 )
 
-// A server is the central office: it accepts connections until shutdown is called, and serves each independently of the others (conn.go).
+// A server is the central office: it accepts connections until shutdown is called, and
+// serves each independently of the others (conn.go).
 type server struct {
-	store    *store
+	svc      *service
 	log      *slog.Logger
-	rule     rule          // what bets are checked against
-	lottery  bool          // there is a draw: NOTIFY is answered
-	idle     time.Duration // conn.idle
 	slots    chan struct{} // holds one item for each connection: conn.max of them
-	buffers  sync.Pool     // of *[connBuffer]byte, for connections that are not idle
-	draining chan struct{} // closed by shutdown
-
 	listener net.Listener
 
 	mu    sync.Mutex // protects following
@@ -31,16 +26,18 @@ type server struct {
 	ended sync.WaitGroup // connections, and serve
 }
 
-// drainTime is how long shutdown lets the batches under way finish.
+// drainTime is how long shutdown lets the messages that have begun to come finish.
 const drainTime = 5 * time.Second
 
-// newServer returns a server for a store that is open; closing the store, after shutdown, stays the caller's.
+// newServer returns a server for a store that is open; closing the store, after shutdown,
+// stays the caller's.
 func newServer(cfg *config, st *store, log *slog.Logger) *server {
-	return &server{
-		store: st, log: log, rule: rule{maxNumber: uint16(cfg.maxNumber)}, lottery: cfg.drawAgencies > 0, idle: cfg.connIdle,
-		slots: make(chan struct{}, cfg.connMax), draining: make(chan struct{}), conns: map[*serverConn]struct{}{},
+	svc := &service{
+		store: st, log: log, rule: rule{maxNumber: uint16(cfg.maxNumber)}, lottery: cfg.drawAgencies > 0,
+		idle: cfg.connIdle, draining: make(chan struct{}),
 		buffers: sync.Pool{New: func() any { return new([connBuffer]byte) }},
 	}
+	return &server{svc: svc, log: log, slots: make(chan struct{}, cfg.connMax), conns: map[*serverConn]struct{}{}}
 }
 
 // runServer is mode server: it returns when ctx is cancelled and all is closed, or when the store has failed.
@@ -98,17 +95,17 @@ func (srv *server) serve() {
 		// A slot before the connection: the one that is too many waits in the system's queue, and is not accepted only to be turned away.
 		select {
 		case srv.slots <- struct{}{}:
-		case <-srv.draining:
+		case <-srv.svc.draining:
 			return
 		}
-		if srv.shuttingDown() {
+		if srv.svc.shuttingDown() {
 			return
 		}
 		srv.log.Info(actAcceptConnections, inProgress)
 		conn, err := srv.listener.Accept()
 		if err != nil {
 			<-srv.slots
-			if srv.shuttingDown() || errors.Is(err, net.ErrClosed) {
+			if srv.svc.shuttingDown() || errors.Is(err, net.ErrClosed) {
 				return
 			}
 			srv.log.Warn(actAcceptConnections, fail, "reason", err)
@@ -117,7 +114,7 @@ func (srv *server) serve() {
 		}
 		ip, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
 		srv.log.Info(actAcceptConnections, success, "ip", ip)
-		srv.start(newServerConn(srv, conn, ip))
+		srv.start(newServerConn(srv.svc, conn, peer{ip: ip}))
 	}
 }
 
@@ -125,8 +122,8 @@ func (srv *server) serve() {
 func (srv *server) start(c *serverConn) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	if srv.shuttingDown() { // shutdown has passed by
-		srv.log.Info(actCloseConnection, closed(c.conn.Close()), "ip", c.ip)
+	if srv.svc.shuttingDown() { // shutdown has passed by
+		srv.log.Info(actCloseConnection, closed(c.conn.Close()), "ip", c.peer.ip)
 		<-srv.slots
 		return
 	}
@@ -142,19 +139,9 @@ func (srv *server) start(c *serverConn) {
 	}()
 }
 
-// shuttingDown tells whether shutdown was called.
-func (srv *server) shuttingDown() bool {
-	select {
-	case <-srv.draining:
-		return true
-	default:
-		return false
-	}
-}
-
 // shutdown stops accepting, lets the messages that have begun to come finish for drainTime at most, and closes all connections.
 func (srv *server) shutdown() {
-	close(srv.draining)
+	close(srv.svc.draining)
 	srv.mu.Lock()
 	err := srv.listener.Close()
 	for c := range srv.conns {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -15,7 +16,7 @@ func wantFastRow(t *testing.T, r rule, agency uint8, m []byte, at int) (taken bo
 	dst := append(make([]byte, 0, len(before)+fastRow), before...)
 	array := bytes.Clone(m[:cap(m)])
 	fast := newFastRows(r, agency)
-	rows, next, number := fast.appendRow(dst, m, at)
+	rows, next := fast.appendRow(dst, m, at)
 	if !bytes.Equal(array, m[:cap(m)]) {
 		t.Fatalf("%q: the message has changed", m)
 	}
@@ -27,8 +28,8 @@ func wantFastRow(t *testing.T, r rule, agency uint8, m []byte, at int) (taken bo
 	}
 	var b Bet
 	end, err := parseBatchBet(m, at, 0, 1, &b)
-	if err != nil || end != next || b.Number != number {
-		t.Fatalf("%q: taken, ends at %d, number %d; got %d, %d, %v", m, next, number, end, b.Number, err)
+	if err != nil || end != next {
+		t.Fatalf("%q: taken, ends at %d; got %d, %v", m, next, end, err)
 	}
 	if why := r.check(&b); why != accepted {
 		t.Fatalf("%q: taken, want refused: %s", m, why.reason())
@@ -114,36 +115,35 @@ func TestFastRowsLeaves(t *testing.T) {
 	for what, f := range map[string]fastRows{
 		"another agency":                   newFastRows(rule{maxNumber: 9998}, b.Agency+1),
 		"another agency than HELLO's":      newFastRows(rule{agency: b.Agency + 1, maxNumber: 9998}, b.Agency),
-		"the draw has taken place":         newFastRows(rule{maxNumber: 9998, drawn: true}, b.Agency),
 		"the highest number is lower":      newFastRows(rule{maxNumber: b.Number - 1}, b.Agency),
 		"no agency, because none has come": newFastRows(rule{maxNumber: 9998}, agencyOf([]byte{opBatch, 0, 1, opBet})),
 	} {
-		if _, next, _ := f.appendRow(make([]byte, 0, fastRow), m, 0); next != 0 {
+		if _, next := f.appendRow(make([]byte, 0, fastRow), m, 0); next != 0 {
 			t.Errorf("%s: taken, want it left", what)
 		}
 	}
 	fast := newFastRows(rule{maxNumber: 9998}, b.Agency)
 	for n := range len(m) { // the rest has not come, though something stands there
-		if _, next, _ := fast.appendRow(make([]byte, 0, fastRow), m[:n], 0); next != 0 {
+		if _, next := fast.appendRow(make([]byte, 0, fastRow), m[:n], 0); next != 0 {
 			t.Errorf("%d bytes of %d: taken, want them left", n, len(m))
 		}
 	}
-	if _, next, _ := fast.appendRow(make([]byte, 0, fastRow-1), m, 0); next != 0 {
+	if _, next := fast.appendRow(make([]byte, 0, fastRow-1), m, 0); next != 0 {
 		t.Error("no room for the row: taken, want it left")
 	}
-	if _, next, _ := fast.appendRow(make([]byte, 0, fastRow), m[:len(m):fastBet-1], 0); next != 0 {
+	if _, next := fast.appendRow(make([]byte, 0, fastRow), m[:len(m):fastBet-1], 0); next != 0 {
 		t.Error("the buffer ends: taken, want it left")
 	}
 	late := append(make([]byte, maxMessage-len(m)+1, maxMessage+2*fastBet), m...)
-	if _, next, _ := fast.appendRow(make([]byte, 0, fastRow), late, maxMessage-len(m)+1); next != 0 {
+	if _, next := fast.appendRow(make([]byte, 0, fastRow), late, maxMessage-len(m)+1); next != 0 {
 		t.Error("it ends behind the longest message: taken, want it left")
 	}
-	if _, next, _ := fast.appendRow(make([]byte, 0, fastRow), late[1:], maxMessage-len(m)); next != maxMessage {
+	if _, next := fast.appendRow(make([]byte, 0, fastRow), late[1:], maxMessage-len(m)); next != maxMessage {
 		t.Error("it ends where the longest message does: left, want it taken")
 	}
 	notBet := bytes.Clone(m[:cap(m)])[:len(m)]
 	notBet[0] = opNotify
-	if _, next, _ := fast.appendRow(make([]byte, 0, fastRow), notBet, 0); next != 0 {
+	if _, next := fast.appendRow(make([]byte, 0, fastRow), notBet, 0); next != 0 {
 		t.Error("not a BET: taken, want it left")
 	}
 }
@@ -249,7 +249,7 @@ func FuzzFastRows(f *testing.F) {
 
 // benchDecide decides on the bets of a sample file as a connection does: in a buffer into which they have just been copied, and so many that no
 // processor remembers what comes next.
-func benchDecide(b *testing.B, decide func(c *serverConn, m []byte, count int) (size int, err error)) {
+func benchDecide(b *testing.B, decide func(d *decider, m []byte, count int) (size int, err error)) {
 	const batches = 1000
 	var sample bytes.Buffer
 	if err := writeSample(&sample, 1, batches*150); err != nil {
@@ -264,14 +264,14 @@ func benchDecide(b *testing.B, decide func(c *serverConn, m []byte, count int) (
 		}
 		all = append(all, m)
 	}
-	c := &serverConn{srv: &server{store: &store{}}, rule: rule{agency: 1, maxNumber: 9998}}
+	d := &decider{rule: rule{agency: 1, maxNumber: 9998}}
 	buf, bets, i := make([]byte, 2*maxMessage), 0, 0
 	b.ReportAllocs()
 	for b.Loop() {
 		m := buf[:copy(buf, all[i%batches])]
 		count, err := parseBatchHead(m)
 		if err == nil {
-			_, err = decide(c, m, count)
+			_, err = decide(d, m, count)
 		}
 		if err != nil {
 			b.Fatal(err)
@@ -284,21 +284,49 @@ func benchDecide(b *testing.B, decide func(c *serverConn, m []byte, count int) (
 
 // BenchmarkDecide is parse, check and format as the server does it; an operation is a batch.
 func BenchmarkDecide(b *testing.B) {
-	benchDecide(b, (*serverConn).decide)
+	benchDecide(b, (*decider).batch)
 }
 
 // BenchmarkDecidePlain is BenchmarkDecide without fastRows.
 func BenchmarkDecidePlain(b *testing.B) {
-	benchDecide(b, func(c *serverConn, m []byte, count int) (size int, err error) {
-		c.beginDecision()
+	benchDecide(b, func(d *decider, m []byte, count int) (size int, err error) {
+		d.begin()
 		at := batchHead
 		var bet Bet
 		for i := range count {
 			if at, err = parseBatchBet(m, at, i, count, &bet); err != nil {
 				return 0, err
 			}
-			c.decideBet(i+1, &bet)
+			d.add(&bet)
 		}
 		return at, nil
 	})
+}
+
+// TestRefuseRest: what the draw refuses, and what was refused before it came.
+func TestRefuseRest(t *testing.T) {
+	var m []byte
+	for i := range 5 {
+		b := goodBet()
+		if i == 1 || i == 4 {
+			b.Number = 9999
+		}
+		m = appendBet(m, &b)
+	}
+	d := decider{rule: testRule}
+	if _, err := d.batch(append(appendBatchHead(nil, 5), m...), 5); err != nil {
+		t.Fatal(err)
+	}
+	if d.decision.count != 3 || len(d.refused) != 2 {
+		t.Fatalf("before: got %d stored, %d refused; want 3, 2", d.decision.count, len(d.refused))
+	}
+	d.decision.at = Resume{5, 7}
+	d.refuseRest(afterDraw)
+	want := []refusedBet{{1, afterDraw}, {2, badNumber}, {3, afterDraw}, {4, afterDraw}, {5, badNumber}}
+	if !slices.Equal(d.refused, want) {
+		t.Errorf("got %v, want %v", d.refused, want)
+	}
+	if dd := d.decision; dd.count != 0 || len(dd.rows) > 0 || dd.total != 5 || dd.at != (Resume{5, 7}) {
+		t.Errorf("got %+v, want nothing stored of 5, and where the source stands", dd)
+	}
 }
