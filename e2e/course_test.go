@@ -447,13 +447,13 @@ func TestE2ECourseParser(t *testing.T) {
 			action := got["action"]
 			for _, name := range append([]string{"result"}, courseDetails[action]...) {
 				if want := field(line, name); got[name] != want {
-					t.Errorf("%s: the course reads %s %q, want %q: %q", p.name, name, got[name], want, line)
+					t.Errorf("%s: the course reads %s %q, want %q: %q", p.Name, name, got[name], want, line)
 				}
 				seen[action+" "+name] = seen[action+" "+name] || got[name] != ""
 			}
 			if _, origins, _ := strings.Cut(line, " | result: "); action == "config_origin" &&
 				strings.Count(origins, ":") != strings.Count(origins, "|") {
-				t.Errorf("%s: got a colon in a value of %q", p.name, line)
+				t.Errorf("%s: got a colon in a value of %q", p.Name, line)
 			}
 		}
 	}

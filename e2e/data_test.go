@@ -96,11 +96,11 @@ func (p *process) wantWinners(documents []string) {
 	p.t.Helper()
 	line := p.waitFor("action: consulta_ganadores | result: success")
 	if got := numberIn(p.t, line, "cant_ganadores"); got != len(documents) {
-		p.t.Errorf("%s: got %d winners, want %d", p.name, got, len(documents))
+		p.t.Errorf("%s: got %d winners, want %d", p.Name, got, len(documents))
 	}
 	var got []string
 	for _, line := range p.lines("action: ganadores | result: success") {
 		got = append(got, strings.Fields(field(line, "documentos"))...)
 	}
-	wantSame(p.t, p.name+": winners", got, documents)
+	wantSame(p.t, p.Name+": winners", got, documents)
 }

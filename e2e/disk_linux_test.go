@@ -221,7 +221,7 @@ func fillAndFree(t *testing.T, cycles int) (rounds int) {
 		d.fill()
 		for len(d.lines("action: store | result: fail")) == troubles {
 			select {
-			case <-c.ended: // it was quicker than that
+			case <-c.Done: // it was quicker than that
 				finish()
 				send()
 			case <-time.After(5 * time.Millisecond):

@@ -86,7 +86,7 @@ func TestE2EDrawWaits(t *testing.T) {
 	for _, c := range waiting {
 		c.waitFor("action: consulta_ganadores | result: in_progress")
 		if n := len(c.lines("action: verify")); n != 1 {
-			t.Errorf("%s: got %d connections that verified, want 1: a waiting client is not cut off", c.name, n)
+			t.Errorf("%s: got %d connections that verified, want 1: a waiting client is not cut off", c.Name, n)
 		}
 	}
 	if n := len(o.lines("10 times conn.idle")); n != 0 {

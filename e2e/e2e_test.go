@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tp0/tools/proc"
 )
 
 const (
@@ -79,15 +81,12 @@ func (l *lineLog) String() string {
 
 // A process is the program, running. All its log lines are checked when the test ends.
 type process struct {
+	*proc.Process
 	t     *testing.T
-	name  string
-	cmd   *exec.Cmd
 	out   lineLog
 	errs  lineLog
-	ended chan struct{}
-	state *os.ProcessState // once ended
-	shot  bool             // it was sent SIGKILL: its last line may be torn
-	plain bool             // its output is no log
+	shot  bool // it was sent SIGKILL: its last line may be torn
+	plain bool // its output is no log
 }
 
 // programCommand returns the command that runs the program in dir with nothing in its environment
@@ -107,19 +106,14 @@ func programCommand(dir string, env []string, args ...string) *exec.Cmd {
 // been, and its log is checked.
 func launchCommand(t *testing.T, name string, cmd *exec.Cmd) *process {
 	t.Helper()
-	p := &process{t: t, name: name, cmd: cmd, ended: make(chan struct{})}
+	p := &process{t: t}
 	cmd.Stdout, cmd.Stderr = &p.out, &p.errs
-	tieToTests(cmd)
-	if err := cmd.Start(); err != nil {
+	running, err := proc.Run(name, cmd)
+	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
+	p.Process = running
 	processesLeft.Add(1)
-	go func() {
-		cmd.Wait()
-		p.state = cmd.ProcessState
-		processesLeft.Add(-1)
-		close(p.ended)
-	}()
 	t.Cleanup(p.finish)
 	return p
 }
@@ -133,22 +127,23 @@ func launch(t *testing.T, dir, name string, args ...string) *process {
 // finish ends the process if the test has not, and looks at what it has written.
 func (p *process) finish() {
 	select {
-	case <-p.ended:
+	case <-p.Done:
 	default:
 		p.kill()
 	}
+	processesLeft.Add(-1)
 	if !p.plain {
 		p.checkLog()
 	}
 	errs := p.errs.String()
 	for _, bad := range []string{"DATA RACE", "goroutine ", "panic", "fatal error"} {
 		if strings.Contains(errs, bad) {
-			p.t.Errorf("%s: got %q on standard error:\n%s", p.name, bad, errs[:min(len(errs), shownTail)])
+			p.t.Errorf("%s: got %q on standard error:\n%s", p.Name, bad, errs[:min(len(errs), shownTail)])
 			break
 		}
 	}
 	if p.t.Failed() {
-		p.t.Logf("%s (%v) wrote:\n%s%s", p.name, p.state, tail(p.out.String()), tail(errs))
+		p.t.Logf("%s (%v) wrote:\n%s%s", p.Name, p.Cmd.ProcessState, tail(p.out.String()), tail(errs))
 	}
 }
 
@@ -157,7 +152,7 @@ func (p *process) checkLog() {
 	text := p.out.String()
 	if whole := strings.LastIndexByte(text, '\n') + 1; whole < len(text) {
 		if !p.shot {
-			p.t.Errorf("%s: got %q without a line break at the end", p.name, text[whole:])
+			p.t.Errorf("%s: got %q without a line break at the end", p.Name, text[whole:])
 		}
 		text = text[:whole]
 	}
@@ -178,15 +173,14 @@ func tail(text string) string {
 // kill ends the process as a crash would.
 func (p *process) kill() {
 	p.shot = true
-	p.cmd.Process.Kill()
-	<-p.ended
+	p.Kill()
 }
 
 // signal sends a signal.
 func (p *process) signal(sig os.Signal) {
 	p.t.Helper()
-	if err := p.cmd.Process.Signal(sig); err != nil {
-		p.t.Fatalf("%s: sending %v: %v", p.name, sig, err)
+	if err := p.Cmd.Process.Signal(sig); err != nil {
+		p.t.Fatalf("%s: sending %v: %v", p.Name, sig, err)
 	}
 }
 
@@ -194,13 +188,13 @@ func (p *process) signal(sig os.Signal) {
 func (p *process) wantExit(status int) {
 	p.t.Helper()
 	select {
-	case <-p.ended:
+	case <-p.Done:
 	case <-time.After(patience):
 		p.signal(syscall.SIGQUIT) // shows where it hangs
-		p.t.Fatalf("%s: still running, want exit status %d", p.name, status)
+		p.t.Fatalf("%s: still running, want exit status %d", p.Name, status)
 	}
-	if got := p.state.ExitCode(); got != status {
-		p.t.Fatalf("%s: got %v, want exit status %d", p.name, p.state, status)
+	if got := p.Cmd.ProcessState.ExitCode(); got != status {
+		p.t.Fatalf("%s: got %v, want exit status %d", p.Name, p.Cmd.ProcessState, status)
 	}
 }
 
@@ -233,14 +227,14 @@ func (p *process) waitFrom(offset int, parts ...string) (found string, end int) 
 		}
 		offset = next
 		if over {
-			p.t.Fatalf("%s: it ended (%v) without a line of %q", p.name, p.state, parts)
+			p.t.Fatalf("%s: it ended (%v) without a line of %q", p.Name, p.Cmd.ProcessState, parts)
 		}
 		select {
 		case <-changed:
-		case <-p.ended:
+		case <-p.Done:
 			over = true
 		case <-deadline:
-			p.t.Fatalf("%s: got no line of %q", p.name, parts)
+			p.t.Fatalf("%s: got no line of %q", p.Name, parts)
 		}
 	}
 }
@@ -269,7 +263,7 @@ func (p *process) lines(parts ...string) (found []string) {
 func (p *process) wantNoFail() {
 	p.t.Helper()
 	if lines := p.lines("result: fail"); len(lines) > 0 {
-		p.t.Errorf("%s: got %q, want no result: fail in a normal run", p.name, lines[0])
+		p.t.Errorf("%s: got %q, want no result: fail in a normal run", p.Name, lines[0])
 	}
 }
 
@@ -384,11 +378,11 @@ func runCommand(t *testing.T, name string, cmd *exec.Cmd) (out, errs string, sta
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	select {
-	case <-p.ended:
+	case <-p.Done:
 	case <-ctx.Done():
-		t.Fatalf("%s: still running", p.name)
+		t.Fatalf("%s: still running", p.Name)
 	}
-	return p.out.String(), p.errs.String(), p.state.ExitCode()
+	return p.out.String(), p.errs.String(), p.Cmd.ProcessState.ExitCode()
 }
 
 // wantOneLine wants text to be one line that holds all parts.

@@ -55,7 +55,7 @@ func TestE2EFailures(t *testing.T) {
 		{"store in a folder that is not there", []string{"-mode=server", "-server.port=0",
 			"-store.path=nowhere/bets.csv"}, []string{"nowhere"}},
 		{"store in use", []string{"-mode=server", "-server.port=0", "-store.path=" + filepath.Join(o.dir, "bets.csv")},
-			[]string{"bets.csv", fmt.Sprintf("pid %d", o.cmd.Process.Pid)}},
+			[]string{"bets.csv", fmt.Sprintf("pid %d", o.Cmd.Process.Pid)}},
 		{"no agency file", client("-data.file=missing.csv"), []string{"missing.csv", "data.file"}},
 		{"agency file is a folder", client("-data.file=folder"), []string{"folder"}},
 		{"rejects file is a folder", client("-data.rejects=folder"), []string{"folder", "data.rejects"}},

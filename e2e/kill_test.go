@@ -121,7 +121,7 @@ func (s *siege) killClient() {
 	a := s.agents[s.random.IntN(len(s.agents))]
 	a.client.kill()
 	s.done.clientKills++
-	if a.client.state.Exited() { // it had been quicker
+	if a.client.Cmd.ProcessState.Exited() { // it had been quicker
 		s.finishRound(a)
 	} else {
 		a.answered += answeredBets(s.t, a.client)
@@ -157,7 +157,7 @@ func (s *siege) goOn() {
 	s.t.Helper()
 	for _, a := range s.agents {
 		select {
-		case <-a.client.ended:
+		case <-a.client.Done:
 			s.finishRound(a)
 			s.launch(a)
 		default:

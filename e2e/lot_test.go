@@ -261,7 +261,7 @@ func (p *process) wantSummary(l *lot) {
 	p.t.Helper()
 	line := p.waitFor("action: loop_finished | result: success", "client_id: "+strconv.Itoa(l.agency))
 	if got := numberIn(p.t, line, "enviadas") + numberIn(p.t, line, "reanudadas"); got != len(l.sizes) {
-		p.t.Errorf("%s: got %q, want %d bets", p.name, line, len(l.sizes))
+		p.t.Errorf("%s: got %q, want %d bets", p.Name, line, len(l.sizes))
 	}
 	var got, want []string
 	for _, line := range p.lines("action: apuesta_rechazada | result: fail") {
@@ -270,9 +270,9 @@ func (p *process) wantSummary(l *lot) {
 	for _, row := range l.rejects {
 		want = append(want, row[0]+" "+row[1])
 	}
-	wantSame(p.t, p.name+": apuesta_rechazada", got, want)
+	wantSame(p.t, p.Name+": apuesta_rechazada", got, want)
 	if n := numberIn(p.t, line, "rechazadas"); n != len(want) {
-		p.t.Errorf("%s: got rechazadas %d, want %d", p.name, n, len(want))
+		p.t.Errorf("%s: got rechazadas %d, want %d", p.Name, n, len(want))
 	}
 }
 

@@ -172,7 +172,7 @@ func sendThrough(t *testing.T, records int, lose, cut, split float64, args ...st
 		for over := false; !over; { // as long as it takes, while it goes on
 			before := len(c.out.String())
 			select {
-			case <-c.ended:
+			case <-c.Done:
 				over = true
 			case <-time.After(2 * patience):
 				if len(c.out.String()) == before {

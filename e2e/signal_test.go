@@ -19,20 +19,20 @@ func (p *process) wantShutdown(sig syscall.Signal, closed ...string) {
 	p.t.Helper()
 	p.wantExit(exitDone)
 	if errs := p.errs.String(); errs != "" {
-		p.t.Errorf("%s: got %q on standard error, want nothing", p.name, errs)
+		p.t.Errorf("%s: got %q on standard error, want nothing", p.Name, errs)
 	}
 	text, _, _ := p.out.from(0)
 	signal := fmt.Sprintf("action: receive_signal | result: success | signal_number: %d\n", int(sig))
 	_, after, found := strings.Cut(text, signal)
 	if !found {
-		p.t.Errorf("%s: got no line %q", p.name, signal)
+		p.t.Errorf("%s: got no line %q", p.Name, signal)
 	}
 	if !strings.HasSuffix(after, "action: shutdown | result: success\n") {
-		p.t.Errorf("%s: got %q after the signal, want shutdown as the last line", p.name, after)
+		p.t.Errorf("%s: got %q after the signal, want shutdown as the last line", p.Name, after)
 	}
 	for _, action := range closed {
 		if !strings.Contains(after, "action: "+action+" | result: success") {
-			p.t.Errorf("%s: got %q after the signal, want a line of %q", p.name, after, action)
+			p.t.Errorf("%s: got %q after the signal, want a line of %q", p.Name, after, action)
 		}
 	}
 }
@@ -241,7 +241,7 @@ func TestE2ESecondSignal(t *testing.T) {
 		p.signal(syscall.SIGINT)
 		p.wantExit(exitFailed)
 		if lines := p.lines("action: shutdown"); len(lines) > 0 {
-			t.Errorf("%s: got %q, want it to end at once", p.name, lines)
+			t.Errorf("%s: got %q, want it to end at once", p.Name, lines)
 		}
 	}
 }
@@ -282,7 +282,7 @@ func TestE2ENothingOnStandardError(t *testing.T) {
 	o.stop()
 	for _, p := range []*process{c, o.process} {
 		if errs := p.errs.String(); errs != "" {
-			t.Errorf("%s: got %q, want nothing", p.name, errs)
+			t.Errorf("%s: got %q, want nothing", p.Name, errs)
 		}
 	}
 	if bytes.ContainsAny(c.out.text, "\r\x1b") {

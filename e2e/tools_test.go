@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"tp0/tools/proc"
 )
 
 // runTool builds one of the tools and runs it in dir. It returns what it wrote.
@@ -18,7 +20,7 @@ func runTool(t *testing.T, tool, dir string, env ...string) string {
 		t.Fatalf("%v: %v\n%s", build, err, output)
 	}
 	cmd := exec.Command(path)
-	tieToTests(cmd)
+	proc.Tie(cmd)
 	cmd.Dir = dir
 	cmd.Env = append(append(os.Environ(), "GORACE=atexit_sleep_ms=0"), env...)
 	output, err := cmd.CombinedOutput()

@@ -28,19 +28,34 @@ const (
 	tailLines = 8
 )
 
-// A Process is a program that runs. Its standard output and error go into one file.
+// A Process is a program that runs, or ran.
 type Process struct {
-	Name  string // "server", "client-1": its log's name without the ending
-	Log   string // path of the log
 	Cmd   *exec.Cmd
+	Name  string // "server", "client-1"
+	Log   string // path of the file that its standard output and error go to; empty where they do not
 	Began time.Time
 	Done  chan struct{} // closed when it has ended
 	Took  time.Duration // from start to end; to be read after Done is closed
 	err   error         // how it ended; likewise
 }
 
-// Start starts a program with env as its environment (nil: this process's own). When ctx ends it
-// gets SIGTERM, and is killed if that does not help.
+// Run starts cmd, which ends at the latest with this process.
+func Run(name string, cmd *exec.Cmd) (*Process, error) {
+	Tie(cmd)
+	p := &Process{Cmd: cmd, Name: name, Began: time.Now(), Done: make(chan struct{})}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w (make build first?)", cmd.Path, err)
+	}
+	go func() {
+		p.err = cmd.Wait()
+		p.Took = time.Since(p.Began)
+		close(p.Done)
+	}()
+	return p, nil
+}
+
+// Start starts a program whose output goes into a log, with env as its environment (nil: this
+// process's own). When ctx ends it gets SIGTERM, and is killed if that does not help.
 func Start(ctx context.Context, log string, env []string, program string, args ...string) (*Process, error) {
 	file, err := os.Create(log)
 	if err != nil {
@@ -51,17 +66,11 @@ func Start(ctx context.Context, log string, env []string, program string, args .
 	cmd.Env, cmd.Stdout, cmd.Stderr = env, file, file
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = stopTimeout
-	name := strings.TrimSuffix(filepath.Base(log), ".log")
-	p := &Process{Name: name, Log: log, Cmd: cmd, Began: time.Now(), Done: make(chan struct{})}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting %s: %w (make build first?)", program, err)
+	p, err := Run(strings.TrimSuffix(filepath.Base(log), ".log"), cmd)
+	if err == nil {
+		p.Log = log
 	}
-	go func() {
-		p.err = cmd.Wait()
-		p.Took = time.Since(p.Began)
-		close(p.Done)
-	}()
-	return p, nil
+	return p, err
 }
 
 // Wait returns nil if the process ended with status 0, else an error with the end of its log.
