@@ -51,6 +51,17 @@ func (s *service) shuttingDown() bool {
 type peer struct {
 	ip     string
 	agency uint8 // the only one that it may speak for; 0: any
+	health bool  // it has the server's own key: a BATCH of no bets is all that it may say
+}
+
+// peerOf returns who is at the other end of conn. One that came through a gate has a key.
+func peerOf(conn net.Conn, ip string) peer {
+	keyed, ok := conn.(interface{ keyAgency() uint8 })
+	if !ok {
+		return peer{ip: ip}
+	}
+	agency := keyed.keyAgency()
+	return peer{ip: ip, agency: agency, health: agency == 0}
 }
 
 // A serverConn is one connection. Its reader, serve, takes messages and puts what they ask
@@ -109,7 +120,11 @@ func (c *serverConn) serve() {
 	}
 	c.answerer.queue.close()
 	<-c.answerer.ended
-	if err != io.EOF && !errors.Is(err, errFenced) {
+	switch {
+	case errors.Is(err, errFenced):
+	case err == io.EOF:
+		c.closeWrite() // with TLS an end that is not said looks like a cut
+	default:
 		c.linger()
 	}
 	c.conn.Close()
@@ -153,7 +168,12 @@ func (c *serverConn) takeMessages() error {
 // is void.
 func (c *serverConn) handle() (size int, err error) {
 	m := c.framer.unread()
+	if c.peer.health && m[0] != opBatch {
+		return 0, errHealthAlone
+	}
 	switch m[0] {
+	case tlsHandshake:
+		return 0, protocolErrorf("a client that speaks TLS, which this server does not: set tls.cert and tls.known there")
 	case opBet:
 		return c.handleBet(m)
 	case opBatch:
@@ -166,6 +186,9 @@ func (c *serverConn) handle() (size int, err error) {
 	return 0, protocolErrorf("unknown op %d", m[0])
 }
 
+// errHealthAlone refuses what somebody with the server's own key may not say.
+var errHealthAlone = protocolErrorf("the server's own key may ask for health alone, with a BATCH of no bets")
+
 // handleBatch checks every bet of a BATCH, gives the good ones to the store, and owes an ACK.
 func (c *serverConn) handleBatch(m []byte) (size int, err error) {
 	count, err := parseBatchHead(m)
@@ -174,6 +197,9 @@ func (c *serverConn) handleBatch(m []byte) (size int, err error) {
 	}
 	if count == 0 { // clients and health checks ask so whether bets are taken
 		return batchHead, c.oweOutcome(answer{}, c.svc.store.available())
+	}
+	if c.peer.health {
+		return 0, errHealthAlone
 	}
 	if size, err = c.decider.batch(m, count); err != nil {
 		return 0, err
@@ -373,10 +399,14 @@ func (c *serverConn) wake() { c.conn.SetReadDeadline(time.Now()) }
 // linger ends the connection from this side and reads on for a while: closing with bytes
 // unread would reset it, and the client might never see the last answer.
 func (c *serverConn) linger() {
-	half, ok := c.conn.(interface{ CloseWrite() error })
-	if !ok || half.CloseWrite() != nil {
-		return
+	if c.closeWrite() {
+		c.conn.SetReadDeadline(time.Now().Add(lingerTime))
+		io.Copy(io.Discard, io.LimitReader(c.conn, 1<<20))
 	}
-	c.conn.SetReadDeadline(time.Now().Add(lingerTime))
-	io.Copy(io.Discard, io.LimitReader(c.conn, 1<<20))
+}
+
+// closeWrite says that nothing more is sent, and reports whether it could.
+func (c *serverConn) closeWrite() bool {
+	half, ok := c.conn.(interface{ CloseWrite() error })
+	return ok && half.CloseWrite() == nil
 }

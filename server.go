@@ -45,6 +45,10 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	// The server makes garbage once a group, not once a bet: collecting it early costs nothing and keeps the process small.
 	debug.SetGCPercent(25)
 	cfg.logTo(log)
+	guard, err := loadGate(cfg, log)
+	if err != nil {
+		return err
+	}
 	lock, err := lockStore(cfg.storePath)
 	if err != nil {
 		return storeFolderError(cfg.storePath, err)
@@ -64,7 +68,12 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 		return fmt.Errorf("listening: %w: choose another server.port or server.host", err)
 	}
 	log.Info(actListen, success, "address", listener.Addr(), "port", listener.Addr().(*net.TCPAddr).Port)
-	srv.listener = listener
+	if cfg.tlsCert == "" && !listener.Addr().(*net.TCPAddr).IP.IsLoopback() {
+		log.Warn(actListen, success, "address", listener.Addr(),
+			"reason", "whoever reaches this port can pose as any agency, and read along",
+			"todo", "set tls.cert and tls.known (tp0 -mode=keys makes the files), or server.host=127.0.0.1")
+	}
+	srv.listener = guard(listener)
 	srv.ended.Add(1)
 	go srv.serve()
 	select {
@@ -114,7 +123,7 @@ func (srv *server) serve() {
 		}
 		ip, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
 		srv.log.Info(actAcceptConnections, success, "ip", ip)
-		srv.start(newServerConn(srv.svc, conn, peer{ip: ip}))
+		srv.start(newServerConn(srv.svc, conn, peerOf(conn, ip)))
 	}
 }
 
