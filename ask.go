@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
-	"sync"
 	"time"
 )
 
@@ -88,27 +87,10 @@ func askHeld(ctx context.Context, l *link, m []byte, r *retry) (ack Ack, err err
 }
 
 // sayWaiting says in the log now and then that the client of agency id waits for
-// the draw, until the function that it returns is called.
-func sayWaiting(log *slog.Logger, id int) (stop func()) {
-	done := make(chan struct{})
-	var said sync.WaitGroup
-	said.Add(1)
-	go func() {
-		defer said.Done()
-		tick := time.NewTicker(waitLineEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-				log.Info(actConsultaGanadores, inProgress, "client_id", id)
-			}
-		}
-	}()
-	return func() {
-		close(done)
-		said.Wait()
+// the draw, until ctx is cancelled.
+func sayWaiting(ctx context.Context, log *slog.Logger, id int) {
+	for sleep(ctx, waitLineEvery) {
+		log.Info(actConsultaGanadores, inProgress, "client_id", id)
 	}
 }
 

@@ -21,12 +21,12 @@ type client struct {
 	retry *retry
 	began time.Time
 
-	window      *window // of the session, or of the one before until it has resumed
-	start       uint64  // bets that the server had decided on when this run began
-	resumed     bool    // the first RESUME has been dealt with
-	verified    bool    // the end was verified and logged
-	oneAnswer   bool    // the server closes the connection after each answer (resume=false)
-	stopWaiting func()  // ends the lines that say that the client waits for the draw; nil: they have not begun
+	window    *window // of the session, or of the one before until it has resumed
+	start     uint64  // bets that the server had decided on when this run began
+	resumed   bool    // the first RESUME has been dealt with
+	verified  bool    // the end was verified and logged
+	oneAnswer bool    // the server closes the connection after each answer (resume=false)
+	waiting   bool    // for the draw: the log says so now and then
 }
 
 // runClient is mode client: it returns nil when the file is sent, or errStopped
@@ -50,11 +50,11 @@ func runClient(ctx context.Context, cfg *config, log *slog.Logger, out *lineWrit
 		out.share(c.bar)
 		defer out.share(nil)
 	}
-	if err = c.run(ctx); err == nil {
+	running, stop := context.WithCancel(ctx)
+	err = c.run(running)
+	stop()
+	if err == nil {
 		c.summary()
-	}
-	if c.stopWaiting != nil {
-		c.stopWaiting()
 	}
 	c.bar.finish()
 	c.close(errors.Is(err, errStopped))
@@ -118,9 +118,10 @@ func (c *client) session(ctx context.Context) error {
 	if err := d.verify(); err != nil || c.cfg.drawAgencies == 0 {
 		return err
 	}
-	if c.stopWaiting == nil {
-		c.stopWaiting = sayWaiting(c.log, c.cfg.id)
+	if !c.waiting {
+		go sayWaiting(ctx, c.log, c.cfg.id)
 	}
+	c.waiting = true
 	return askWinners(ctx, l, uint8(c.cfg.id), c.retry, c.log)
 }
 
