@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// pipeLink returns a link whose server is a function.
+func pipeLink(t *testing.T, ctx context.Context, idle time.Duration, serve func(conn net.Conn)) *link {
+	t.Helper()
+	dial := func(context.Context, string) (net.Conn, error) {
+		ours, theirs := net.Pipe()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			defer theirs.Close()
+			serve(theirs)
+		}()
+		t.Cleanup(func() {
+			ours.Close()
+			<-done
+		})
+		return ours, nil
+	}
+	l, err := openLink(ctx, dial, "test:1", time.Second, idle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// TestLinkSlowAnswer: a message that comes a byte at a time, each well in time,
+// does not hold a client for ever.
+func TestLinkSlowAnswer(t *testing.T) {
+	l := pipeLink(t, context.Background(), 50*time.Millisecond, func(conn net.Conn) {
+		for _, b := range appendString([]byte{opAck, 0}, strings.Repeat("x", 65535)) {
+			if _, err := conn.Write([]byte{b}); err != nil {
+				return
+			}
+			time.Sleep(5 * time.Millisecond) // all of it would take minutes
+		}
+	})
+	if _, err := l.readAck(l.idle); !errors.Is(err, errEnded) || !strings.Contains(err.Error(), "conn.idle") {
+		t.Errorf("got %v, want an end that names conn.idle", err)
+	}
+}
+
+// TestLinkHeldAnswer: an answer that comes with the draw may take longer than conn.idle.
+func TestLinkHeldAnswer(t *testing.T) {
+	l := pipeLink(t, context.Background(), 50*time.Millisecond, func(conn net.Conn) {
+		time.Sleep(300 * time.Millisecond)
+		conn.Write(appendAck(nil, ackNoDraw, "wait"))
+	})
+	if ack, err := l.readAck(forever); err != nil || ack.Code != ackNoDraw || string(ack.Status) != "wait" {
+		t.Errorf("got %v, %v, want ACK 3", ack, err)
+	}
+}
+
+// TestLinkSilence has servers that take nothing and say nothing.
+func TestLinkSilence(t *testing.T) {
+	silent := make(chan struct{})
+	defer close(silent)
+	l := pipeLink(t, context.Background(), 50*time.Millisecond, func(net.Conn) { <-silent })
+	if _, err := l.readAck(l.idle); !errors.Is(err, errEnded) || !strings.Contains(err.Error(), "no whole answer") {
+		t.Errorf("read: got %v, want an end", err)
+	}
+	if err := l.write(make([]byte, 2*maxMessage)); !errors.Is(err, errEnded) || !strings.Contains(err.Error(), "takes nothing") {
+		t.Errorf("write: got %v, want an end", err)
+	}
+}
+
+// TestLinkStop: a signal ends the wait for an answer that is owed, and at once
+// that for the draw.
+func TestLinkStop(t *testing.T) {
+	for _, held := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(context.Background())
+		asked, silent := make(chan struct{}), make(chan struct{})
+		l := pipeLink(t, ctx, time.Hour, func(conn net.Conn) {
+			conn.Read(make([]byte, 100))
+			close(asked)
+			<-silent
+		})
+		go func() {
+			<-asked
+			cancel()
+		}()
+		var err error
+		if held {
+			_, err = askHeld(ctx, l, []byte{opNotify, 1, notifyWinners}, &retry{})
+		} else {
+			l.write([]byte{opBatch, 0, 0})
+			_, err = l.readAck(time.Hour)
+		}
+		close(silent)
+		if !errors.Is(err, errEnded) {
+			t.Errorf("held %v: got %v, want an end", held, err)
+		}
+		if err := l.close(); err != nil {
+			t.Errorf("held %v: closing what is closed: got %v, want nil", held, err)
+		}
+	}
+}
+
+// TestLinkStrangers has ports that speak something else: the error names the
+// address and the remedy, and nobody tries again.
+func TestLinkStrangers(t *testing.T) {
+	for _, says := range []string{"HTTP/1.1 400 Bad Request\r\n\r\n", "SSH-2.0-OpenSSH_9.2\r\n", "\x15\x03\x01\x00\x02\x02\x46", "220 mail\r\n"} {
+		l := pipeLink(t, context.Background(), time.Minute, func(conn net.Conn) { io.WriteString(conn, says) })
+		_, err := l.readAck(l.idle)
+		if err == nil || resumable(err) || !strings.Contains(err.Error(), "test:1") || !strings.Contains(err.Error(), "server.address") {
+			t.Errorf("%q: got %v, want an error that names test:1 and server.address", says, err)
+		}
+	}
+}
+
+func TestRetryDialTimeout(t *testing.T) {
+	for _, tt := range []struct{ timeout, since, want time.Duration }{
+		{0, 0, time.Second},
+		{time.Minute, 0, 10 * time.Second},
+		{5 * time.Second, 2 * time.Second, 3 * time.Second},
+		{5 * time.Second, time.Hour, time.Second},
+	} {
+		r := retry{timeout: tt.timeout, life: time.Now().Add(-tt.since)}
+		if got := r.dialTimeout(); got > tt.want || got < tt.want*3/4 {
+			t.Errorf("retry.timeout %v, %v since life: got %v, want %v", tt.timeout, tt.since, got, tt.want)
+		}
+	}
+}
+
+// TestRetryPause: pauses grow, half of each by chance, and begin anew with life.
+func TestRetryPause(t *testing.T) {
+	var r retry
+	for range 2 {
+		for i, want := range []time.Duration{50, 100, 200, 400, 800, 1600, 2000, 2000, 2000, 2000, 2000, 2000, 2000} {
+			want *= time.Millisecond
+			if got := r.pause(); got < want/2 || got > want {
+				t.Errorf("pause %d: got %v, want %v to %v", i, got, want/2, want)
+			}
+		}
+		r.alive()
+	}
+}
+
+// TestRetryDecided: what is a sign of life of the counts that a server gives.
+func TestRetryDecided(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		counts []uint64
+		alive  []int // positions in counts, from 0
+	}{
+		{"progress", []uint64{0, 10, 20, 20, 30}, []int{1, 2, 4}},
+		{"RESUME alone", []uint64{5, 5, 5, 5}, []int{0}},
+		{"a server that forgets all", []uint64{0, 10, 0, 10, 0, 10, 0, 10}, []int{1, 3}},
+		{"a loss, sent again", []uint64{100, 200, 50, 60, 70, 200, 210}, []int{0, 1, 3, 4, 5, 6}},
+		{"two losses", []uint64{100, 50, 60, 20, 60, 70, 110, 90, 100}, []int{0, 2, 5, 6, 8}},
+	} {
+		var r retry
+		var alive []int
+		for i, count := range tt.counts {
+			r.fresh = false
+			if r.decided(count); r.fresh {
+				alive = append(alive, i)
+			}
+		}
+		if len(alive) != len(tt.alive) || !bytes.Equal(asBytes(alive), asBytes(tt.alive)) {
+			t.Errorf("%s: %v: got signs of life at %v, want %v", tt.name, tt.counts, alive, tt.alive)
+		}
+	}
+}
+
+func asBytes(numbers []int) (b []byte) {
+	for _, n := range numbers {
+		b = append(b, byte(n))
+	}
+	return b
+}
+
+// TestRetryNext: what ends a client, and what does not.
+func TestRetryNext(t *testing.T) {
+	stopped, stop := context.WithCancel(context.Background())
+	stop()
+	refused := &net.OpError{Op: "dial", Err: errors.New("connection refused")}
+	for _, tt := range []struct {
+		name    string
+		ctx     context.Context
+		timeout time.Duration
+		fresh   bool
+		cause   error
+		want    string // in the error; empty: nil
+	}{
+		{"closed after an answer", context.Background(), 0, true, errEnded, ""},
+		{"closed without", context.Background(), 0, false, errEnded, "gave up after 0s (retry.timeout)"},
+		{"refused", context.Background(), 0, true, refused, "server test:1: dial: connection refused: gave up"},
+		{"refused, in time", context.Background(), time.Minute, false, refused, ""},
+		{"ACK 5, in time", context.Background(), time.Minute, true, errTryLater, ""},
+		{"ACK 6", context.Background(), time.Minute, true, ackError(Ack{Code: ackProtocol}), "refuses what this client says"},
+		{"no address", context.Background(), time.Minute, true, &net.OpError{Op: "dial", Err: &net.AddrError{Err: "bad"}}, "bad"},
+		{"a signal", stopped, time.Minute, true, errEnded, errStopped.Error()},
+		{"a signal in the pause", stopped, time.Minute, false, nil, errStopped.Error()},
+	} {
+		r := retry{address: "test:1", timeout: tt.timeout, life: time.Now(), fresh: tt.fresh, log: quiet}
+		err := r.next(tt.ctx, tt.cause)
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
+	}
+}
