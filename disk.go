@@ -1,20 +1,25 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 )
 
-// A disk is all that the store asks of the operating system. It is a seam: the real one below only passes on; the tests put in ones
-// that fail at the n-th call, or that remember what a power cut would leave.
+// A disk is all that the store asks of the operating system. It is a seam: the real one below only
+// passes on; the tests put in ones that fail at the n-th call, or that remember what a power cut
+// would leave.
 type disk interface {
-	// open opens a file with the flags of os.OpenFile; a new one is readable by all and writable by its owner.
+	// open opens a file with the flags of os.OpenFile; a new one is its user's alone.
 	open(name string, flag int) (file, error)
 	rename(from, to string) error
 	remove(name string) error
-	// syncDir makes the creations, renames and removals in name's folder durable.
-	syncDir(name string) error
+	// syncDir makes the creations, renames and removals in the store's folder durable.
+	syncDir() error
 }
 
 // A file is one open file of a disk.
@@ -23,40 +28,129 @@ type file interface {
 	io.WriterAt
 	io.Closer
 	size() (int64, error)
+	// lock takes the file for this process alone, until it ends. Who only reads needs no lock.
+	lock() error
 	// truncate sets the file's length; sync makes that durable, datasync need not.
 	truncate(size int64) error
 	// datasync makes the file's bytes and its length durable.
 	datasync() error
 	// sync is datasync, and for a truncation too.
 	sync() error
-	// reserve fails if the file could not grow from its end to end+n: no room, quota, or too large. It changes no byte and no length.
+	// reserve fails if the file could not grow from its end to end+n: no room, quota, or too large.
+	// It changes no byte and no length.
 	reserve(end, n int64) error
-	// forget tells the system that what stands before end, which is synced, will hardly be read soon, so that its memory may serve for what is written next.
+	// forget tells the system that what stands before end, which is synced, will hardly be read
+	// soon, so that its memory may serve for what is written next.
 	forget(end int64)
 }
 
-// osDisk is the real disk.
-type osDisk struct{}
+// A fatalError is a failure after which nothing may be answered any more: a failed sync, which
+// leaves unknown what is on the disk. What could not be opened has not failed to sync.
+type fatalError struct{ err error }
 
-func (osDisk) open(name string, flag int) (file, error) {
-	f, err := os.OpenFile(name, flag, 0o644)
+func (e *fatalError) Error() string { return e.err.Error() }
+func (e *fatalError) Unwrap() error { return e.err }
+
+// isFatal reports whether nothing may be answered after err.
+func isFatal(err error) bool {
+	var fatal *fatalError
+	return errors.As(err, &fatal)
+}
+
+// errLocked says that another process has a file's lock.
+var errLocked = errors.New("locked by another process")
+
+// lockFile takes f for this process alone, until it is closed. Its error says who has it. A file
+// system without locks is no reason not to go on.
+func lockFile(f *os.File) error {
+	if err := tryLock(f); err == errLocked {
+		return fmt.Errorf("in use by another client%s", holder(f))
+	}
+	return nil
+}
+
+// An osDisk is the real disk, for one store.
+type osDisk struct {
+	// folder is opened once, at the start: later there might be no descriptor left for it, and a
+	// sync that cannot be tried would be as bad as one that failed.
+	folder   *os.File
+	lockFile *os.File // PATH.lock
+}
+
+// openDisk takes the store of a bets file for this process alone. It returns the path that links
+// lead to: whatever name a server is given, it finds the files beside the one bets file.
+//
+// PATH.lock keeps other servers off even before there is a bets file, and says who has the store. It
+// stays behind, since removing it would let two processes lock two files of one name. Against other
+// names (a hard link, a bind mount) the bets file is locked too, when it is opened.
+func openDisk(path string) (d *osDisk, real string, err error) {
+	real, err = filepath.EvalSymlinks(path)
+	if errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Lstat(path); err == nil {
+			return nil, "", fmt.Errorf("store: %s is a link to nothing: mount what it leads to, or make an empty file there", path)
+		}
+		real, err = filepath.EvalSymlinks(filepath.Dir(path))
+		real = filepath.Join(real, filepath.Base(path))
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("store: %w", err)
+	}
+	if info, err := os.Stat(real); err == nil && !info.Mode().IsRegular() {
+		return nil, "", fmt.Errorf("store: %s is no regular file (%v): set store.path to the name of one", path, info.Mode())
+	}
+	d = new(osDisk)
+	if d.folder, err = os.Open(filepath.Dir(real)); err == nil {
+		d.lockFile, err = lockPath(real + ".lock")
+	}
+	if err != nil {
+		d.Close()
+		return nil, "", err
+	}
+	return d, real, nil
+}
+
+// lockPath takes the lock file of that name, and writes this process's pid into it.
+func lockPath(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	if err := tryLock(f); err != nil {
+		defer f.Close()
+		if err != errLocked {
+			return nil, fmt.Errorf("store: locking %s: %w", name, err)
+		}
+		holder, _ := io.ReadAll(io.LimitReader(f, 20))
+		return nil, fmt.Errorf("store: %s is in use by another server, pid %s: stop that one, or set another store.path",
+			strings.TrimSuffix(name, ".lock"), strings.TrimSpace(string(holder)))
+	}
+	if err := f.Truncate(0); err == nil { // the pid is a courtesy: the lock holds without it
+		fmt.Fprintf(io.NewOffsetWriter(f, 0), "%d\n", os.Getpid())
+	}
+	return f, nil
+}
+
+func (d *osDisk) open(name string, flag int) (file, error) {
+	f, err := os.OpenFile(name, flag, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	return osFile{f}, nil
 }
 
-func (osDisk) rename(from, to string) error { return os.Rename(from, to) }
-func (osDisk) remove(name string) error     { return os.Remove(name) }
+func (d *osDisk) rename(from, to string) error { return os.Rename(from, to) }
+func (d *osDisk) remove(name string) error     { return os.Remove(name) }
 
-// syncDir syncs the folder that name is in; it need not be a file that exists.
-func (osDisk) syncDir(name string) error {
-	dir, err := os.Open(filepath.Dir(name))
-	if err != nil {
+func (d *osDisk) syncDir() error {
+	if err := syncFolder(d.folder); !errors.Is(err, syscall.EINVAL) {
 		return err
 	}
-	defer dir.Close()
-	return syncFolder(dir)
+	return nil // a file system that has no sync of folders does it by itself
+}
+
+// Close gives the store back.
+func (d *osDisk) Close() error {
+	return errors.Join(d.folder.Close(), d.lockFile.Close())
 }
 
 // An osFile is a file of the real disk.
@@ -71,8 +165,34 @@ func (f osFile) size() (int64, error) {
 	return info.Size(), nil
 }
 
-func (f osFile) truncate(size int64) error  { return f.Truncate(size) }
-func (f osFile) sync() error                { return f.Sync() }
-func (f osFile) datasync() error            { return datasync(f.File) }
-func (f osFile) forget(end int64)           { forget(f.File, end) }
-func (f osFile) reserve(end, n int64) error { return reserve(f.File, end, n) }
+func (f osFile) lock() error {
+	if err := tryLock(f.File); err != nil {
+		return fmt.Errorf("%s is in use by another server%s, under another name or without its .lock file (%w): "+
+			"stop that one, or set another store.path", f.Name(), holder(f.File), err)
+	}
+	return nil
+}
+
+func (f osFile) truncate(size int64) error { return f.Truncate(size) }
+func (f osFile) sync() error               { return f.Sync() }
+func (f osFile) datasync() error           { return datasync(f.File) }
+func (f osFile) forget(end int64)          { forget(f.File, end) }
+
+// reserve asks the system. Where that can't reserve, nothing but a write tells whether there is
+// room; it goes to a file of its own, since what the bets file has at its end is evidence.
+func (f osFile) reserve(end, n int64) error {
+	err := reserve(f.File, end, n)
+	if !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	try, err := os.OpenFile(f.Name()+".room", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(try.Name())
+	defer try.Close()
+	if _, err := try.Write(make([]byte, n)); err != nil {
+		return err
+	}
+	return try.Sync() // some file systems find room only then
+}

@@ -1,11 +1,27 @@
-//go:build !linux
+//go:build !unix || solaris || illumos || aix
 
 package main
 
-import "os"
+import (
+	"errors"
+	"os"
+)
 
 // datasync is fsync where there is no fdatasync in the standard library.
 func datasync(f *os.File) error { return f.Sync() }
 
-// reserve knows nothing here: the next write tells whether there is room.
-func reserve(*os.File, int64, int64) error { return nil }
+// reserve knows nothing here.
+func reserve(*os.File, int64, int64) error { return errors.ErrUnsupported }
+
+// forget leaves it to the system when to forget.
+func forget(*os.File, int64) {}
+
+// tryLock does nothing: this system has no lock in the standard library that ends with the process.
+// See to it that one server has one store.
+func tryLock(*os.File) error { return nil }
+
+// holder knows nothing here.
+func holder(*os.File) string { return "" }
+
+// syncFolder does nothing: this system cannot sync a folder.
+func syncFolder(*os.File) error { return nil }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"testing"
 )
 
 // faultDisk is the disk on which a chosen call fails; simdisk_test.go has the one that knows what a power cut would leave.
@@ -55,7 +56,7 @@ func (d *faultDisk) enter(kind, name string) *diskFault {
 	return f
 }
 
-// hasFailed tells whether a call has failed.
+// hasFailed reports whether a call has failed.
 func (d *faultDisk) hasFailed() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -91,11 +92,11 @@ func (d *faultDisk) remove(name string) error {
 	return d.disk.remove(name)
 }
 
-func (d *faultDisk) syncDir(name string) error {
-	if f := d.enter("syncDir", name); f != nil {
+func (d *faultDisk) syncDir() error {
+	if f := d.enter("syncDir", "."); f != nil {
 		return f.err
 	}
-	return d.disk.syncDir(name)
+	return d.disk.syncDir()
 }
 
 // A faultFile is a file of a faultDisk.
@@ -140,6 +141,18 @@ func (f *faultFile) truncate(size int64) error {
 }
 func (f *faultFile) datasync() error { return f.failing("datasync", f.file.datasync) }
 func (f *faultFile) sync() error     { return f.failing("sync", f.file.sync) }
+func (f *faultFile) lock() error     { return f.failing("lock", f.file.lock) }
 func (f *faultFile) reserve(end, n int64) error {
 	return f.failing("reserve", func() error { return f.file.reserve(end, n) })
+}
+
+// openTestDisk opens the real disk for a bets file, until the test ends.
+func openTestDisk(t testing.TB, path string) disk {
+	t.Helper()
+	d, _, err := openDisk(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,169 +16,256 @@ const (
 	// betsCached is how much of the bets file's end the system is not told to forget after a
 	// checkpoint: what somebody who follows the file may still read.
 	betsCached = 64 << 20
+	// sayAgain is when a checkpoint that fails for the same reason as the one before is logged again.
+	sayAgain = time.Minute
 )
 
-// A ledger keeps the redo log and the bets file in step, and makes the checkpoints. It knows
-// nothing of what a record says, but for where its rows are.
-//
-// Its one invariant: a row is written to the bets file only after the sync that made its record
-// durable (unless the log is relaxed). So no reader ever sees a row that a power cut could take
-// back, and a bets file that goes on behind the log's last intact record proves that the log is
-// damaged.
-//
-// commit and hasRoom are for one goroutine, the committer.
-type ledger struct {
-	disk     disk
-	path     string // of the bets file
-	log      *slog.Logger
-	interval time.Duration // store.sync: always, never, or how often
-	bets     file
-	wal      *wal
-	length   int64         // bytes of the bets file, as far as it was committed; the committer's
-	full     chan struct{} // asks the checkpointer for a checkpoint
-	stop     chan struct{} // ends the helpers
-	helpers  sync.WaitGroup
+// A stuckError is a commit that failed and could not be undone yet, for want of room: part of it, or
+// all of it, may be on the disk. Nothing may be said of it until takeBack has succeeded. A start
+// finds it whole or not at all.
+type stuckError struct{ err error }
 
-	// snapshot returns what a checkpoint is to keep: the state as of a record that was committed,
-	// that record's number, and the length of the bets file with its rows; no state if that is the
-	// record of number known. died is told of a fatal failure beside the committer.
-	snapshot func(known uint64) (state []byte, sequence uint64, length int64)
-	died     func(err error)
+func (e *stuckError) Error() string { return e.err.Error() }
+func (e *stuckError) Unwrap() error { return e.err }
 
-	writing sync.Mutex // held for a commit, and for a sync of syncLoop
-
-	checkpointing sync.Mutex // held for one checkpoint; protects following
-	checkpointed  uint64     // sequence number of the last durable snapshot
-	unsynced      error      // a sync for a checkpoint has failed: there is no other try; sticky
+// isStuck reports whether err is a stuckError.
+func isStuck(err error) bool {
+	var stuck *stuckError
+	return errors.As(err, &stuck)
 }
 
-// start starts the checkpointer, and what syncs a relaxed log.
-func (l *ledger) start() {
+// A ledger keeps the redo log and the bets file in step, and makes the checkpoints. It knows nothing
+// of what a record says, but for where its rows are.
+//
+// Its one invariant: a row is written to the bets file only after the sync that made its record
+// durable (unless the log is relaxed). So no reader ever sees a row that a power cut could take back,
+// and a bets file that goes on behind the log's last intact record proves that the log is damaged.
+//
+// commit, takeBack and hasRoom are for one goroutine, the committer.
+type ledger struct {
+	disk  disk
+	path  string // of the bets file
+	log   *slog.Logger
+	bets  file
+	wal   *wal
+	owner ledgerOwner
+
+	full    chan struct{} // asks the checkpointer for a checkpoint
+	stop    chan struct{} // ends the helpers
+	helpers sync.WaitGroup
+
+	writing sync.Mutex // held while the committer or syncLoop writes or syncs; protects following
+	length  int64      // bytes of the bets file with all rows that were committed
+	spilled bool       // it may have rows behind, of a commit that failed
+	failed  error      // what that commit failed with, which is not undone yet; nil: there is none
+
+	checkpointing sync.Mutex            // held for one checkpoint
+	fatal         atomic.Pointer[error] // nothing is written or synced any more; sticky
+}
+
+// A ledgerOwner is whoever puts records into a ledger, and knows what they say.
+type ledgerOwner interface {
+	// snapshot returns the state as of a record that was committed, that record's number, and the
+	// length of the bets file with its rows; no state if that is the record of number known.
+	snapshot(known uint64) (state []byte, sequence uint64, length int64)
+	// failed is told of the first fatal error, wherever it was met.
+	failed(err error)
+}
+
+// start starts the checkpointer, and what syncs a relaxed log every interval (store.sync is a
+// duration).
+func (l *ledger) start(owner ledgerOwner, interval time.Duration) {
+	l.owner = owner
 	l.full, l.stop = make(chan struct{}, 1), make(chan struct{})
 	l.helpers.Add(1)
 	go l.checkpointLoop()
-	if l.interval > 0 {
+	if interval > 0 {
 		l.helpers.Add(1)
-		go l.syncLoop()
+		go l.syncLoop(interval)
 	}
 }
 
 // commit makes a record durable, of which the first walRecordHead bytes are the log's, and puts its
-// rows into the bets file. It returns the record's number. After an error that is not fatal neither
-// the log nor the bets file has anything of it.
+// rows into the bets file. It returns the record's number. After an error that is neither fatal nor a
+// stuckError neither the log nor the bets file has anything of it.
 func (l *ledger) commit(record, rows []byte) (sequence uint64, err error) {
 	// The steps are those of "Commit of a group" in docs/durability.md.
 	l.writing.Lock()
 	defer l.writing.Unlock()
+	if err := l.unfit(); err != nil {
+		return 0, err
+	}
 	if err := l.makeRoom(len(record)); err != nil {
 		return 0, err
 	}
-	if err := l.wal.append(record); err != nil {
-		return 0, err
-	}
-	// From here on the rows are promised: a crash before they are written replays them from the log.
-	if len(rows) > 0 {
-		if _, err := l.bets.WriteAt(rows, l.length); err != nil {
-			return 0, l.takeBack(fmt.Errorf("store: writing %s: %w", l.path, err))
-		}
-		l.length += int64(len(rows))
+	if l.failed = l.write(record, rows); l.failed != nil {
+		return 0, l.undo()
 	}
 	return l.wal.next - 1, nil
 }
 
-// makeRoom sees to it that the log takes a record of n bytes. Where no further segment can be had it
-// waits for a checkpoint, which gives some back (or for the one that has done so while this was
-// found out).
-func (l *ledger) makeRoom(n int) error {
-	err := l.wal.makeRoom(n)
-	if l.wal.waiting() >= checkpointAfter {
-		ask(l.full)
+// unfit returns why nothing may be written: a sync has failed, or a commit is to be taken back first.
+func (l *ledger) unfit() error {
+	if err := l.fatal.Load(); err != nil {
+		return *err
 	}
-	if err == nil || isFatal(err) || err != errLogFull && l.wal.waiting() == 0 {
-		return err
+	if l.failed != nil {
+		return &stuckError{l.failed}
 	}
-	if err := l.checkpoint(); err != nil {
-		return err
-	}
-	return l.wal.makeRoom(n)
+	return nil
 }
 
-// takeBack undoes a commit whose rows could not be written. The order is what makes a crash in
-// between harmless: as long as the record is in the log it is replayed whole, and it is voided only
-// when the bets file is durably without its rows.
-func (l *ledger) takeBack(cause error) error {
-	if err := l.bets.truncate(l.length); err != nil {
-		return &fatalError{fmt.Errorf("store: taking back rows: %w", err)}
-	}
-	if err := l.bets.sync(); err != nil {
-		return &fatalError{fmt.Errorf("store: sync of %s: %w", l.path, err)}
-	}
-	if err := l.wal.takeBack(); err != nil {
+// write writes a record to the log and its rows to the bets file.
+func (l *ledger) write(record, rows []byte) error {
+	if err := l.wal.append(record); err != nil {
 		return err
 	}
+	// From here on the rows are promised: a crash before they are written replays them from the log.
+	l.spilled = true
+	if _, err := l.bets.WriteAt(rows, l.length); err != nil {
+		return fmt.Errorf("store: writing %s: %w", l.path, err)
+	}
+	l.spilled = false
+	l.length += int64(len(rows))
+	return nil
+}
+
+// takeBack tries again to undo a commit that is stuck. It returns a stuckError as long as it is;
+// then what the commit failed with.
+func (l *ledger) takeBack() error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	return l.undo()
+}
+
+// undo undoes the commit that failed, and returns what it failed with.
+func (l *ledger) undo() error {
+	cause := l.failed
+	if isFatal(cause) {
+		return l.note(cause)
+	}
+	err := l.unwrite()
+	if isFatal(err) {
+		return l.note(err)
+	}
+	if err != nil {
+		return &stuckError{err}
+	}
+	l.failed = nil
 	return cause
+}
+
+// unwrite is the reverse of write. The order is what makes a crash in between harmless: as long as the
+// record is in the log it is replayed whole, and it is voided only when the bets file is durably
+// without its rows.
+func (l *ledger) unwrite() error {
+	if l.spilled {
+		if err := l.bets.truncate(l.length); err != nil {
+			return fmt.Errorf("store: taking back rows: %w", err)
+		}
+		if err := l.bets.sync(); err != nil {
+			return &fatalError{fmt.Errorf("store: sync of %s: %w", l.path, err)}
+		}
+		l.spilled = false
+	}
+	return l.wal.takeBack()
 }
 
 // hasRoom returns nil if there is room for a record of n bytes and its rows.
 func (l *ledger) hasRoom(n int) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
+	if err := l.unfit(); err != nil {
+		return err
+	}
 	if err := l.bets.reserve(l.length, int64(n)); err != nil {
 		return err
 	}
-	return l.makeRoom(n)
+	if err := l.makeRoom(n); err != nil {
+		return err
+	}
+	return l.wal.probe(n)
 }
 
-// ask wakes the checkpointer.
-func ask(channel chan struct{}) {
-	select {
-	case channel <- struct{}{}:
-	default: // it has been asked already
+// makeRoom sees to it that the log takes a record of n bytes. Where no further segment can be had it
+// waits for a checkpoint, which gives some back (or for the one that has done so while this was
+// found out).
+func (l *ledger) makeRoom(n int) error {
+	before := l.wal.current
+	err := l.wal.makeRoom(n)
+	if l.wal.current != before && l.wal.waiting() >= checkpointAfter {
+		select {
+		case l.full <- struct{}{}:
+		default: // it has been asked already
+		}
 	}
+	if err == nil || isFatal(err) || err != errLogFull && l.wal.waiting() == 0 {
+		return l.note(err)
+	}
+	if err := l.checkpoint(); err != nil {
+		return err
+	}
+	return l.note(l.wal.makeRoom(n))
+}
+
+// note keeps err for good if it is fatal. It returns err.
+func (l *ledger) note(err error) error {
+	if isFatal(err) && l.fatal.CompareAndSwap(nil, &err) {
+		l.owner.failed(err)
+	}
+	return err
 }
 
 // checkpointLoop is the checkpointer: it works beside the committer, which goes on meanwhile.
 func (l *ledger) checkpointLoop() {
 	defer l.helpers.Done()
+	said, at := "", time.Time{}
 	for {
 		select {
 		case <-l.stop:
 			return
 		case <-l.full:
 		}
-		if l.wal.waiting() < checkpointAfter {
-			continue // the checkpoint before served this commit too
+		err := l.checkpoint()
+		switch {
+		case err == nil:
+			said = ""
+		case !isFatal(err) && (err.Error() != said || time.Since(at) >= sayAgain):
+			said, at = err.Error(), time.Now()
+			l.warn(err)
 		}
-		if err := l.checkpoint(); err != nil {
-			l.failedBeside(actCheckpoint, err)
+		select { // what was asked for meanwhile is done, or the next segment asks again
+		case <-l.full:
+		default:
 		}
 	}
 }
 
-// failedBeside notes an error of what works beside the committer.
-func (l *ledger) failedBeside(action string, err error) {
-	if isFatal(err) {
-		l.died(err)
-		return
-	}
-	l.log.Warn(action, fail, "file", l.path, "reason", err,
-		"todo", "nothing is lost: the log keeps what it holds, and the next checkpoint tries again")
+// warn says that there was no checkpoint.
+func (l *ledger) warn(err error) {
+	l.log.Warn(actCheckpoint, fail, "file", l.path, "reason", err,
+		"todo", "make that possible: nothing is lost, but the log keeps all it has, and once it is full bets are refused with ACK 5")
 }
 
-// checkpoint makes the bets file and a snapshot of the state durable, then gives back the segments
-// of the log that they cover.
+// checkpoint makes the bets file and a snapshot of the state durable, then gives back the segments of
+// the log that they cover.
 func (l *ledger) checkpoint() error {
 	l.checkpointing.Lock()
 	defer l.checkpointing.Unlock()
+	if err := l.fatal.Load(); err != nil {
+		return *err
+	}
 	// The snapshot is taken in memory, so the intake waits for no disk. All rows that it counts have
 	// been written by then. So the sync that follows covers them, and what is written meanwhile does
 	// no harm.
-	state, sequence, length := l.snapshot(l.checkpointed)
+	state, sequence, length := l.owner.snapshot(l.wal.covered.Load())
 	if state != nil {
-		if err := l.secure(state); err != nil {
-			return err
+		if err := l.bets.datasync(); err != nil {
+			return l.note(&fatalError{fmt.Errorf("store: sync of %s: %w", l.path, err)})
 		}
-		l.checkpointed = sequence
+		if err := l.writeSnapshot(state); err != nil {
+			return l.note(err)
+		}
 		// Otherwise a system with much memory keeps all that was ever written: on a virtual machine,
 		// whose memory is slow to touch for the first time, 20 million bets took 1.4 times as long.
 		if end := length - betsCached; end > 0 {
@@ -188,34 +276,15 @@ func (l *ledger) checkpoint() error {
 	return nil
 }
 
-// secure makes the bets file and then the snapshot durable. A failed sync ends the store before
-// anyone can try it again: l.checkpointing is held.
-func (l *ledger) secure(snapshot []byte) error {
-	if l.unsynced != nil {
-		return l.unsynced
-	}
-	err := l.bets.datasync()
-	if err != nil {
-		err = &fatalError{fmt.Errorf("store: sync of %s: %w", l.path, err)}
-	} else {
-		err = l.writeSnapshot(snapshot)
-	}
-	if isFatal(err) {
-		l.unsynced = err
-		l.failedBeside(actCheckpoint, err)
-	}
-	return err
-}
-
 // writeSnapshot replaces PATH.state, durably: a crash leaves the old one or the new one.
-func (l *ledger) writeSnapshot(snapshot []byte) error {
+func (l *ledger) writeSnapshot(state []byte) error {
 	name, temp := l.path+".state", l.path+".state.new"
 	f, err := l.disk.open(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
 	defer f.Close()
-	if _, err := f.WriteAt(snapshot, 0); err != nil {
+	if _, err := f.WriteAt(state, 0); err != nil {
 		return fmt.Errorf("store: writing a snapshot: %w", err)
 	}
 	// Synced before it gets its name: otherwise a power cut could leave the name on a file without
@@ -227,37 +296,48 @@ func (l *ledger) writeSnapshot(snapshot []byte) error {
 		return fmt.Errorf("store: %w", err)
 	}
 	// Only when the name is durable too may segments of the log be given back.
-	if err := l.disk.syncDir(name); err != nil {
+	if err := l.disk.syncDir(); err != nil {
 		return &fatalError{fmt.Errorf("store: sync of the folder of %s: %w", name, err)}
 	}
 	return nil
 }
 
-// syncLoop syncs the log every interval (store.sync is a duration).
-func (l *ledger) syncLoop() {
+// syncLoop syncs the log every interval.
+func (l *ledger) syncLoop(interval time.Duration) {
 	defer l.helpers.Done()
-	tick := time.NewTicker(l.interval)
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-l.stop:
 			return
 		case <-tick.C:
+			l.sync()
 		}
-		l.writing.Lock()
-		if err := l.wal.sync(); err != nil {
-			l.failedBeside(actSync, err)
-		}
-		l.writing.Unlock()
 	}
 }
 
-// close ends the helpers, writes a checkpoint unless the store has died, and closes the files.
-func (l *ledger) close(dead bool) (err error) {
+// sync makes all that was committed durable, in a relaxed log too. It only fails fatally.
+func (l *ledger) sync() error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if err := l.fatal.Load(); err != nil {
+		return *err
+	}
+	return l.note(l.wal.sync())
+}
+
+// close makes all that was committed durable, writes a checkpoint, and closes the files. Without room
+// for a checkpoint nothing is lost: the next start finds in the log what it would have kept.
+func (l *ledger) close() error {
 	close(l.stop)
 	l.helpers.Wait()
-	if !dead {
-		err = l.checkpoint()
+	err := l.sync()
+	if err == nil {
+		if err = l.checkpoint(); err != nil && !isFatal(err) {
+			l.warn(err)
+			err = nil
+		}
 	}
 	return errors.Join(err, l.closeFiles())
 }

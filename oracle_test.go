@@ -279,18 +279,38 @@ type workload struct {
 	ses    []*session
 	groups []*group // under way, oldest first
 	settle []func() // notes the answer of each
+	noRoom bool     // there will be no room again
 }
 
-// errRefused says that a batch was answered with ACK 5.
-var errRefused = errors.New("test: refused for now")
+// errStuck says that a batch has no answer as long as there is no room to take it back.
+var errStuck = errors.New("test: no answer")
+
+// wait waits for the outcome of g. A store whose disk has no room again ever would never tell: then
+// wait gives up.
+func (w *workload) wait(g *group) error {
+	for w.noRoom {
+		select {
+		case <-g.done:
+			return g.err
+		case <-time.After(time.Millisecond):
+		}
+		w.s.mu.Lock()
+		stuck := w.s.health.trouble != nil && w.s.groups.committing != nil
+		w.s.mu.Unlock()
+		if stuck {
+			return errStuck
+		}
+	}
+	<-g.done
+	return g.err
+}
 
 // hello opens a session for source k.
 func (w *workload) hello(k int) error {
 	ses := &session{fence: func() {}}
 	at, g, err := w.s.hello(ses, sourceOf(k))
 	if err == nil && g != nil {
-		<-g.done
-		err = g.err
+		err = w.wait(g)
 	}
 	if err != nil {
 		return err
@@ -348,9 +368,8 @@ func (w *workload) settleTo(most int) error {
 	for len(w.groups) > most {
 		g, answered := w.groups[0], w.settle[0]
 		w.groups, w.settle = w.groups[1:], w.settle[1:]
-		<-g.done
-		if g.err != nil {
-			return g.err
+		if err := w.wait(g); err != nil {
+			return err
 		}
 		w.note(answered)
 	}

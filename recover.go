@@ -27,12 +27,12 @@ type storeOptions struct {
 // as after a crash.
 func openStore(ctx context.Context, d disk, options storeOptions, log *slog.Logger) (*store, error) {
 	r := &recovery{ctx: ctx, options: options, log: log}
-	r.ledger = &ledger{disk: d, path: options.path, log: log, interval: options.sync}
+	r.ledger = &ledger{disk: d, path: options.path, log: log}
 	if err := r.run(); err != nil {
 		r.ledger.closeFiles()
 		return nil, err
 	}
-	return newStore(r.ledger, r.state, log), nil
+	return newStore(r.ledger, r.state, options.sync, log), nil
 }
 
 // errNoSnapshot says that there is a log without the snapshot that goes with it.
@@ -57,7 +57,7 @@ type recovery struct {
 func (r *recovery) run() error {
 	// What a process that was killed had renamed or created must not come undone when something has
 	// been built on it.
-	if err := r.ledger.disk.syncDir(r.options.path); err != nil {
+	if err := r.ledger.disk.syncDir(); err != nil {
 		return fmt.Errorf("store: sync of the folder of %s: %w", r.options.path, err)
 	}
 	for _, step := range []func() error{
@@ -67,7 +67,6 @@ func (r *recovery) run() error {
 		r.cutBets,   // what the bets file has behind that was never answered, or proves damage
 		r.setDraw,
 		r.writeState,
-		func() error { return r.ledger.wal.voidEmpty() },
 		r.begin,
 	} {
 		if err := step(); err != nil {
@@ -91,7 +90,7 @@ func (r *recovery) readSnapshot() error {
 	if err != nil {
 		return fmt.Errorf("store: %s: %w", name, err)
 	}
-	r.state, r.version, r.ledger.checkpointed = *s, version, s.sequence
+	r.state, r.version = *s, version
 	return nil
 }
 
@@ -123,13 +122,16 @@ func (r *recovery) openBets() error {
 				"or, to begin anew, move %s.state and %s.wal.* away too", path, path, r.state.bets, path, path)
 		}
 		if f, err = r.ledger.disk.open(path, os.O_RDWR|os.O_CREATE); err == nil {
-			err = r.ledger.disk.syncDir(path)
+			err = r.ledger.disk.syncDir()
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
 	r.ledger.bets = f
+	if err = f.lock(); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
 	if r.size, err = f.size(); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
@@ -274,16 +276,12 @@ func (r *recovery) setDraw() error {
 // writeState makes what was recovered durable, and says what it was. Without room for a snapshot an
 // old store goes on: its log still has all.
 func (r *recovery) writeState() error {
-	// Segments are given back only when a snapshot that covers them is durable: the old one, then the
-	// new one.
-	r.ledger.wal.release(r.ledger.checkpointed)
 	if r.version > 0 && !r.stale {
 		return nil
 	}
 	switch err := r.ledger.writeSnapshot(appendState(nil, &r.state)); {
 	case err == nil:
-		r.ledger.checkpointed = r.state.sequence
-		r.ledger.wal.release(r.ledger.checkpointed)
+		r.ledger.wal.release(r.state.sequence)
 	case r.version == 0 || isFatal(err) || r.report.cut > 0:
 		return err
 	default:
@@ -327,16 +325,6 @@ func (r *recovery) begin() error {
 	if isFatal(err) {
 		return err
 	}
-	cost := "unknown"
-	if err == nil {
-		var took time.Duration
-		if took, err = r.ledger.wal.syncCost(); err == nil {
-			cost = took.Round(time.Microsecond).String()
-		}
-	}
-	if isFatal(err) {
-		return err
-	}
 	survives := "an answered bet survives a crash of the process and a power cut"
 	switch {
 	case r.options.sync == syncNever:
@@ -345,7 +333,7 @@ func (r *recovery) begin() error {
 		survives = fmt.Sprintf("an answered bet survives a crash of the process; a power cut may take the last %s",
 			r.options.sync)
 	}
-	r.log.Info(actDurability, success, "promise", survives, "sync_cost", cost)
+	r.log.Info(actDurability, success, "promise", survives)
 	return nil
 }
 

@@ -294,7 +294,7 @@ func TestFrozenV1(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "bets.csv")
-	s := openTest(t, osDisk{}, storeOptions{path: path, agencies: 2, winner: 8})
+	s := openTest(t, openTestDisk(t, path), storeOptions{path: path, agencies: 2, winner: 8})
 	defer s.close()
 	got, err := os.ReadFile(path)
 	if err != nil || !bytes.Equal(got, want) {
@@ -318,7 +318,7 @@ func TestFrozenV1(t *testing.T) {
 
 // TestSyncModes checks what the start says of each.
 func TestSyncModes(t *testing.T) {
-	for sync, want := range map[time.Duration]string{syncAlways: "and a power cut | sync_cost: ", syncNever: "a power cut may take all since the last checkpoint", 200 * time.Millisecond: "a power cut may take the last 200ms"} {
+	for sync, want := range map[time.Duration]string{syncAlways: "and a power cut", syncNever: "a power cut may take all since the last checkpoint", 200 * time.Millisecond: "a power cut may take the last 200ms"} {
 		var log bytes.Buffer
 		options := testOptions()
 		options.sync = sync

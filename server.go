@@ -49,12 +49,12 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	lock, err := lockStore(cfg.storePath)
+	disk, path, err := openDisk(cfg.storePath)
 	if err != nil {
 		return storeFolderError(cfg.storePath, err)
 	}
-	defer lock.Close()
-	st, err := openStore(ctx, osDisk{}, storeOptions{path: cfg.storePath, sync: cfg.storeSync, agencies: cfg.drawAgencies, winner: cfg.drawWinner}, log)
+	defer disk.Close()
+	st, err := openStore(ctx, disk, storeOptions{path: path, sync: cfg.storeSync, agencies: cfg.drawAgencies, winner: cfg.drawWinner}, log)
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return errStopped
 	}

@@ -46,8 +46,9 @@ type simMove struct {
 	inode    *simInode
 }
 
-// errPowerOff is what every call gets after powerOff.
-var errPowerOff = fmt.Errorf("simulated: the power is off: %w", syscall.EIO)
+// errPowerOff is what every call gets after powerOff. There would be nobody to try again: it is fatal,
+// whatever it meets.
+var errPowerOff = &fatalError{fmt.Errorf("simulated: the power is off: %w", syscall.EIO)}
 
 func newSimDisk() *simDisk {
 	return &simDisk{dir: map[string]*simInode{}, medium: map[string]*simInode{}}
@@ -129,7 +130,7 @@ func (d *simDisk) remove(name string) error {
 	return err
 }
 
-func (d *simDisk) syncDir(string) error {
+func (d *simDisk) syncDir() error {
 	err := d.enter()
 	defer d.mu.Unlock()
 	if err == nil {
@@ -145,6 +146,7 @@ type simFile struct {
 }
 
 func (f *simFile) Close() error               { return nil }
+func (f *simFile) lock() error                { return nil }
 func (f *simFile) reserve(int64, int64) error { return nil }
 func (f *simFile) forget(int64)               {}
 

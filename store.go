@@ -17,7 +17,7 @@ import (
 //
 //	submit → group → ledger.commit: record to the redo log, sync, rows to the bets file → settle: state, answers
 //
-// Locks, in the order in which they may be taken: ledger.checkpointing, store.mu, wal.mu; and
+// Locks, in the order in which they may be taken: ledger.checkpointing, store.mu; and
 // ledger.writing, ledger.checkpointing. A connection's locks come before store.mu. Nobody waits for
 // a disk or for the network with store.mu held.
 
@@ -86,7 +86,7 @@ func (h *health) refuses() error {
 }
 
 // newStore returns a store over a ledger that was recovered with its state, and starts to take bets.
-func newStore(l *ledger, st state, log *slog.Logger) *store {
+func newStore(l *ledger, st state, interval time.Duration, log *slog.Logger) *store {
 	s := &store{log: log, ledger: l, state: st, dead: make(chan struct{}), drawn: make(chan struct{}),
 		live: map[sourceKey]*sender{}, groups: groups{open: newGroup(nil)}}
 	s.changed.L = &s.mu
@@ -96,8 +96,7 @@ func newStore(l *ledger, st state, log *slog.Logger) *store {
 		s.running.Add(1)
 		go s.findWinners()
 	}
-	l.snapshot, l.died = s.snapshot, s.failed
-	l.start()
+	l.start(s, interval)
 	s.running.Add(1)
 	go s.commitLoop()
 	return s
@@ -294,6 +293,9 @@ func (s *store) commitLoop() {
 			continue
 		}
 		sequence, err := s.commit(g)
+		for isStuck(err) && s.waitStuck(err) {
+			err = s.ledger.takeBack()
+		}
 		s.settle(g, sequence, err)
 	}
 }
@@ -338,6 +340,8 @@ func (s *store) settle(g *group, sequence uint64, err error) {
 		g.end(s.health.fatal)
 	case err == nil:
 		s.settleDone(g, sequence)
+	case isStuck(err): // the store is closing
+		g.end(&fatalError{err})
 	default:
 		s.settleTrouble(g, err)
 	}
@@ -377,11 +381,8 @@ func (s *store) part(src *sender, g *group) {
 // settleTrouble refuses g, and the open group with it: what follows a refused batch of a source must
 // not overtake it. s.mu is held.
 func (s *store) settleTrouble(g *group, err error) {
-	if s.health.trouble == nil {
-		s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err, "todo",
-			"make room (or lift the quota or the limit on file size): bets are refused with ACK 5 until then, and taken again by themselves")
-	}
-	s.health.trouble, s.health.need = err, len(g.buf)
+	s.inTrouble(err)
+	s.health.need = len(g.buf)
 	// What joined the open group meanwhile stands behind the refused group, in its sources' order.
 	late := s.groups.open
 	s.groups.open = newGroup(nil)
@@ -399,6 +400,25 @@ func (s *store) settleTrouble(g *group, err error) {
 	}
 	// Whoever finished in these groups must say it again; the draw is the committer's to make again.
 	s.drawing.finished, s.drawing.begun = s.state.draw.finished, s.state.draw.done
+}
+
+// inTrouble notes why nothing is taken, and says so once. s.mu is held.
+func (s *store) inTrouble(err error) {
+	if s.health.trouble == nil {
+		s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err, "todo",
+			"make room (or lift the quota or the limit on file size): bets are refused with ACK 5 until then, and taken again by themselves")
+	}
+	s.health.trouble = err
+}
+
+// waitStuck waits a little before a commit that is stuck is taken back. Nobody gets an answer until it
+// is, and nothing is taken. It returns false if the store closes meanwhile.
+func (s *store) waitStuck(err error) bool {
+	s.mu.Lock()
+	s.inTrouble(err)
+	s.changed.Broadcast() // who waits for room in the open group is refused
+	s.mu.Unlock()
+	return s.pause(probeEvery)
 }
 
 // die ends the store: nothing is answered any more. s.mu is held.
@@ -501,6 +521,6 @@ func (s *store) close() error {
 	s.mu.Unlock()
 	s.stop()
 	s.running.Wait()
-	err := s.ledger.close(s.health.fatal != nil)
+	err := s.ledger.close()
 	return cmp.Or(s.health.fatal, err)
 }

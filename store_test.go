@@ -302,66 +302,67 @@ func TestEmptyMessages(t *testing.T) {
 type faultCase struct {
 	err   error
 	short int
-	after bool // all calls of that kind from then on fail
+	run   int  // so many calls, one after the other, whatever they are
+	after bool // and all calls of the first one's kind and file from then on
 }
 
-// TestEveryCallFails lets each call of a short workload fail, in each way. Either the batch is refused and nothing of it is stored, or the store is dead and
-// says nothing; with a good disk it goes on from there, also if the power is cut as well.
+// TestEveryCallFails lets each call of a short workload fail, alone and with those that follow it, in
+// each way. Either the batch is refused and nothing of it is stored, or the store is dead and says
+// nothing, or it says nothing until it knows; with a good disk it goes on from there, also if the
+// power is cut as well.
 func TestEveryCallFails(t *testing.T) {
-	for _, c := range []faultCase{{syscall.EIO, 0, false}, {syscall.ENOSPC, 100, false}, {syscall.EDQUOT, 1 << 20, false}, {syscall.EFBIG, 0, true}} {
-		counting := &faultDisk{disk: newSimDisk()}
-		if err := faultyLife(counting, newOracle(2), true); err != nil {
-			t.Fatal(err)
-		}
-		var all sync.WaitGroup
-		slots, reached := make(chan struct{}, 64), make(chan int, counting.calls+1) // a refusal takes half a second, of waiting
-		for n := 1; n <= counting.calls; n++ {
-			all.Add(1)
-			slots <- struct{}{}
-			go func() {
-				defer func() { <-slots; all.Done() }()
-				if failAt(t, newSimDisk(), n, c) {
-					reached <- n
-				}
-			}()
-		}
-		all.Wait()
-		t.Logf("%v: %d calls, one after the other", c.err, len(reached))
+	for _, c := range []faultCase{
+		{syscall.EIO, 0, 1, false}, {syscall.ENOSPC, 100, 1, false}, {syscall.EDQUOT, 1 << 20, 1, false}, {syscall.EFBIG, 0, 1, true},
+		{syscall.ENOSPC, 100, 2, false}, {syscall.EMFILE, 0, 5, false}, {syscall.ENOSPC, 1 << 20, 10, false},
+	} {
+		t.Run(fmt.Sprintf("%v %d", c.err, c.run), func(t *testing.T) {
+			counting := &faultDisk{disk: newSimDisk()}
+			if err := faultyLife(counting, newOracle(2), false); err != nil {
+				t.Fatal(err)
+			}
+			t.Parallel()
+			var all sync.WaitGroup
+			slots := make(chan struct{}, 64) // a refusal takes half a second, of waiting
+			for n := 1; n <= counting.calls; n++ {
+				all.Add(1)
+				slots <- struct{}{}
+				go func() {
+					defer func() { <-slots; all.Done() }()
+					failAt(t, newSimDisk(), n, c)
+				}()
+			}
+			all.Wait()
+			t.Logf("%d calls", counting.calls)
+		})
 	}
 }
 
-// failAt runs the workload with call n failing, and checks what is left. It returns false if the workload has fewer calls.
-func failAt(t *testing.T, d *simDisk, n int, c faultCase) bool {
+// failAt runs the workload with call n failing, and checks what is left.
+func failAt(t *testing.T, d *simDisk, n int, c faultCase) {
 	t.Helper()
 	faulty := &faultDisk{disk: d}
-	kind, retried, name := "", 0, ""
+	kind, name := "", ""         // of the first call that fails
+	synced := map[string]error{} // files whose sync has failed
 	faulty.setFault(func(call diskCall) *diskFault {
-		again := kind == call.kind && name == call.name
-		if again {
-			retried++
+		if synced[call.name] != nil && strings.HasSuffix(call.kind, "sync") {
+			t.Errorf("call %d: %s of %s was tried again", n, call.kind, call.name)
 		}
-		if call.n != n && !(c.after && again) {
+		if (call.n < n || call.n >= n+c.run) && !(c.after && kind == call.kind && name == call.name) {
 			return nil
 		}
 		if kind == "" {
 			kind, name = call.kind, call.name
 		}
+		if strings.Contains(call.kind, "sync") {
+			synced[call.name] = c.err
+		}
 		return &diskFault{c.err, c.short}
 	})
 	o := newOracle(2)
-	err := faultyLife(faulty, o, !c.after)
-	if kind == "" {
-		if err != nil {
-			t.Errorf("no fault: got %v", err)
-		}
-		return false
-	}
+	err := faultyLife(faulty, o, c.after)
 	story := fmt.Sprintf("call %d (%s of %s) fails with %v", n, kind, name, c.err)
-	if strings.Contains(kind, "sync") && err == nil {
-		t.Errorf("%s: got no error, want the end of the store", story)
-	}
-	if strings.Contains(kind, "sync") && retried > 0 && kind != "syncDir" {
-		t.Errorf("%s: it was tried again", story)
+	if dead := len(synced) > 0; dead && err == nil {
+		t.Errorf("%s: a sync failed: got no error, want the end of the store", story)
 	}
 	for _, after := range []*simDisk{d.kill(), d.powerCut(newRNG(uint64(n)))} {
 		known := o.copy()
@@ -377,30 +378,31 @@ func failAt(t *testing.T, d *simDisk, n int, c faultCase) bool {
 		if err := w.run(newRNG(1), 10); err != nil {
 			t.Errorf("%s: work after the next start: got %v", story, err)
 		}
-		s.close()
+		if err := s.close(); err != nil {
+			t.Errorf("%s: close: got %v", story, err)
+		}
 	}
-	return true
 }
 
-// faultyLife opens a store, sends batches past a checkpoint, and closes it. It returns what ended that early, if it was not a refusal; after one it sends again
-// as soon as there is room, or ends if there will be none.
-func faultyLife(d disk, o *oracle, again bool) error {
+// faultyLife opens a store, sends batches past a checkpoint, and closes it. It returns what ended it,
+// if it was not a refusal; after one it sends again as soon as there is room, or ends if there will
+// be none.
+func faultyLife(d disk, o *oracle, noRoom bool) error {
 	s, err := openStore(context.Background(), d, testOptions(), quiet)
 	if err != nil {
 		return err
 	}
-	w := &workload{s: s, o: o}
+	w := &workload{s: s, o: o, noRoom: noRoom}
 	for range 5 {
 		err := w.run(newRNG(3), 12)
 		if errors.Is(err, errUnavailable) || err == errFenced {
-			if o.refuse(s); !again {
+			if o.refuse(s); noRoom {
 				break
 			}
 			waitRoom(s)
 		}
 	}
-	s.close()
-	return s.health.fatal
+	return s.close()
 }
 
 // waitRoom waits until the store takes bets again or never will.
@@ -414,9 +416,9 @@ func waitRoom(s *store) {
 
 // TestRoomAgain fills the disk under a real file, and makes room: bets are refused, health fails, and intake goes on by itself.
 func TestRoomAgain(t *testing.T) {
-	d := &faultDisk{disk: osDisk{}}
 	options := testOptions()
 	options.path, options.sync = filepath.Join(t.TempDir(), "bets.csv"), 2*time.Millisecond
+	d := &faultDisk{disk: openTestDisk(t, options.path)}
 	s, o := openTest(t, d, options), newOracle(1)
 	w := &workload{s: s, o: o}
 	if err := w.run(newRNG(1), 5); err != nil {
@@ -448,7 +450,7 @@ func TestRoomAgain(t *testing.T) {
 	if err := s.close(); err != nil {
 		t.Error(err)
 	}
-	s = openTest(t, osDisk{}, options)
+	s = openTest(t, d, options)
 	defer s.close()
 	data, _ = os.ReadFile(options.path)
 	if err := o.verify(s, data); err != nil {

@@ -7,28 +7,34 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
-	"slices"
-	"sync"
-	"time"
+	"sync/atomic"
 )
 
-// The redo log. A record is durable, and so may be answered, once the sync that follows its write has returned. The log knows nothing of what a
-// record says; docs/durability.md tells what it is for and why it is safe.
+// The redo log. A record is durable, and so may be answered, once the sync that follows its write
+// has returned. The log knows nothing of what a record says; docs/durability.md tells what it is for
+// and why it is safe.
 //
-// It lives in up to 16 segment files PATH.wal.00 to PATH.wal.15 of 4 MiB. A segment is filled with zeros once, when it is made, so that a commit writes
-// over blocks that the file already has: one data write and one fdatasync, nothing for the file system's own journal to do.
+// It lives in up to 16 segment files PATH.wal.00 to PATH.wal.15 of 4 MiB. A segment is filled with
+// zeros once, when it is made, so that a commit writes over blocks that the file already has: one
+// data write and one fdatasync, nothing for the file system's own journal to do.
 //
 // A segment is pages of 4,096 bytes. Page 0 is its header, integers little-endian here and below:
 //
 //	 0  8  magic "tp0 wal\n"
-//	 8  4  version, 1
+//	 8  4  version, 2
 //	12  4  flags: bit 0: records may be answered before they are synced (store.sync is not always)
-//	16  8  epoch: drawn at random each time the segment is begun, so that no record of an earlier use can pass for one of this
+//	16  8  epoch: larger than that of every segment begun before
 //	24  8  sequence number of the segment's first record
 //	32  4  size of the segment in bytes: the file has had it since before this header was written
 //	36  4  CRC-32C of bytes 0 to 35
 //
-// Each record starts on a page, so that no page ever holds bytes of two commits and a torn page harms none but the last:
+// An epoch is of one use of a segment, so that no record of an earlier use can pass for one of this.
+// Since epochs grow, the segment with the largest one is where the log ends, whatever else crashes
+// have left. The first one of a log is random: nobody who sends bets can know an epoch, and make
+// bytes of a name look like a record.
+//
+// Each record starts on a page, so that no page ever holds bytes of two commits and a torn page harms
+// none but the last:
 //
 //	 0  4  CRC-32C of all that follows: bytes 4 to 24+length
 //	 4  4  length of the payload
@@ -36,10 +42,13 @@ import (
 //	16  8  sequence number: 1 more than that of the record before
 //	24     payload
 //
-// To change any of this: raise walVersion, read both versions in openWAL, freeze a file of the new one in testdata/store.
+// Version 1 had random epochs, and other payloads (record.go).
+//
+// To change any of this: raise walVersion, read all versions in openWAL, freeze a file of the new one
+// in testdata/store.
 const (
 	walMagic      = "tp0 wal\n"
-	walVersion    = 1
+	walVersion    = 2
 	walRelaxed    = 1 // flag
 	walPage       = 4096
 	walSegment    = 4 << 20
@@ -49,52 +58,28 @@ const (
 	walMaxRecord  = 1 << 20 // bytes of a record with its head; what recovery needs as memory
 )
 
+// This does not compile unless the longest record fits into a segment.
+const _ = uint(walSegment - walPage - walMaxRecord)
+
 // errLogFull says that every segment holds records that no checkpoint covers yet.
 var errLogFull = errors.New("wal: every segment is in use")
 
-// A fatalError is a failure after which nothing may be answered any more: above all a failed sync, which leaves unknown what is on the disk.
-type fatalError struct{ err error }
-
-func (e *fatalError) Error() string { return e.err.Error() }
-func (e *fatalError) Unwrap() error { return e.err }
-
-// isFatal tells whether nothing may be answered after err.
-func isFatal(err error) bool {
-	var fatal *fatalError
-	return errors.As(err, &fatal)
-}
-
-// A corruptError is damage that no crash leaves: acknowledged records would be lost by going on.
-type corruptError struct {
-	file   string
-	offset int64
-	what   string
-}
-
-// Error names the file and the byte, and what can be done.
-func (e *corruptError) Error() string {
-	return fmt.Sprintf("wal: %s: damaged at byte %d: %s", e.file, e.offset, e.what)
-}
-
-// A wal is an open redo log. append, takeBack, makeRoom and sync are for one goroutine, the committer; release and prepare may be called by another.
+// A wal is an open redo log. Its methods are for one goroutine, the committer, but for release. After
+// a fatalError none may be called but close: the system may have dropped what it could not write, and
+// say yes to the next sync.
 type wal struct {
 	disk    disk
-	path    string   // of the bets file
-	relaxed bool     // a record is written but not synced by append
-	next    uint64   // sequence number of the next record
-	start   int64    // where the last record was written in the current segment
-	dirty   bool     // records were written since the last sync (relaxed)
-	broken  error    // a sync has failed: nothing is synced again, since the system may have dropped what it could not write; sticky
-	zeros   []byte   // a page run of zeros, for new segments
-	segment int64    // bytes of a segment: walSegment, but in tests
-	half    *segment // could not be begun, though its header may be in its file: the next record goes there and nowhere else; nil: there is none
-
-	making sync.Mutex // held while a segment is made; protects following
-	unmade error      // a sync has failed while one was made; sticky
-
-	mu      sync.Mutex // protects following
+	path    string // of the bets file
+	relaxed bool   // a record is written but not synced by append
+	size    int64  // bytes of a segment: walSegment, but in tests
+	next    uint64 // sequence number of the next record
+	epoch   uint64 // of the segment that was begun last, or was to be
+	start   int64  // where the last record was written in the current segment
+	dirty   bool   // records were written since the last sync
+	zeros   []byte // for new segments
 	slots   [walSlots]*segment
-	current *segment // where append writes; nil: makeRoom begins one
+	current *segment      // where append writes; nil: makeRoom begins one
+	covered atomic.Uint64 // a durable checkpoint covers the records up to this one
 }
 
 // A segment is one file of the log.
@@ -102,21 +87,18 @@ type segment struct {
 	name    string
 	file    file
 	size    int64  // bytes of the file
-	valid   bool   // the header is intact
+	version uint32 // of the header; 0: it is not intact
 	relaxed bool   // the header's flag
 	epoch   uint64 // of the header
 	first   uint64 // of the header
 	last    uint64 // sequence number of the last record, first-1 if there is none
 	end     int64  // where the next record goes
-	free    bool   // a durable checkpoint covers every record
 }
 
-// append writes record, of which the first walRecordHead bytes are the log's to fill in, and makes it durable unless the log is relaxed. There must be
-// room: see makeRoom. After an error that is not a fatalError nothing of the record will ever be replayed.
+// append writes record, of which the first walRecordHead bytes are the log's to fill in, and makes it
+// durable unless the log is relaxed. There must be room: see makeRoom. After an error that is not a
+// fatalError part of the record, or all of it, may be in the file: see takeBack.
 func (w *wal) append(record []byte) error {
-	if w.broken != nil {
-		return w.broken
-	}
 	s := w.current
 	le := binary.LittleEndian
 	le.PutUint32(record[4:], uint32(len(record)-walRecordHead))
@@ -128,44 +110,37 @@ func (w *wal) append(record []byte) error {
 	s.end += walAlign(len(record))
 	s.last = w.next
 	w.next++
-	if err != nil {
-		return w.failed(err)
-	}
 	w.dirty = true
+	if err != nil {
+		return fmt.Errorf("wal: writing a record: %w", err)
+	}
 	if w.relaxed {
 		return nil
 	}
 	return w.sync()
 }
 
-// failed takes a record back whose write failed: part of it, or all of it, may be in the file.
-func (w *wal) failed(err error) error {
-	if void := w.takeBack(); void != nil {
-		return void
-	}
-	return fmt.Errorf("wal: writing a record: %w", err)
-}
-
-// takeBack makes the last record void: its head is zeroed, durably, and the next record will have its place and number. It only fails fatally.
+// takeBack makes the last record void: its head is zeroed, durably, and the next record will have its
+// place and number. After an error that is not fatal it is to be called again.
 func (w *wal) takeBack() error {
 	s := w.current
+	if _, err := s.file.WriteAt(w.zeros[:walRecordHead], w.start); err != nil {
+		return fmt.Errorf("wal: taking back a record: %w", err)
+	}
 	s.end = w.start
 	s.last--
 	w.next--
-	if _, err := s.file.WriteAt(w.zeros[:walRecordHead], w.start); err != nil {
-		return &fatalError{fmt.Errorf("wal: taking back a record: %w", err)}
-	}
 	w.dirty = true
 	return w.sync()
 }
 
 // sync makes all records durable. It only fails fatally.
 func (w *wal) sync() error {
-	if w.broken == nil && w.dirty {
-		w.dirty = false
-		w.broken = w.current.datasync()
+	if !w.dirty {
+		return nil
 	}
-	return w.broken
+	w.dirty = false
+	return w.current.datasync()
 }
 
 // datasync syncs the segment. It only fails fatally.
@@ -176,83 +151,72 @@ func (s *segment) datasync() error {
 	return nil
 }
 
-// makeRoom begins another segment if the current one has no room for a record of n bytes. It fails with errLogFull if there is none.
+// makeRoom sees to it that there is room for a record of n bytes: where the current segment has too
+// little another one is begun. It fails with errLogFull if there is none.
 func (w *wal) makeRoom(n int) error {
-	if w.half == nil && w.current != nil && w.current.end+int64(n) <= w.segment {
+	if n > walMaxRecord {
+		return fmt.Errorf("wal: a record of %d bytes, and %d are what a start reads", n, walMaxRecord)
+	}
+	if w.current != nil && w.current.end+int64(n) <= w.size {
 		return nil
 	}
-	if w.current != nil {
-		if err := w.sync(); err != nil {
-			return err
-		}
+	if err := w.sync(); err != nil {
+		return err
 	}
 	s, err := w.freeSegment()
 	if err != nil {
 		return err
 	}
-	w.half = s
+	// Nothing may go to the segment before any more, even if this one can't be begun: its header may
+	// be in its file all the same, and then says that the log goes on there.
+	w.current = nil
 	if err := w.begin(s); err != nil {
+		s.last = 0 // it holds no record: it is free
 		return err
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	s.free = false
-	w.current, w.half = s, nil
+	w.current = s
 	return nil
 }
 
-// freeSegment returns a segment whose records are all checkpointed, or makes one. Two headers that name the same first record would leave the start to guess.
+// probe looks whether the next record, for which there is room, could be written: it writes n zeros
+// where that goes. Even writing over what a file has needs room on a file system that then writes
+// elsewhere.
+func (w *wal) probe(n int) error {
+	return w.fill(w.current.file, w.current.end, w.current.end+int64(n))
+}
+
+// freeSegment returns the free segment with the lowest number, so that few are used and their pages
+// are likely still in memory. Where there is none it makes one.
 func (w *wal) freeSegment() (*segment, error) {
-	if w.half != nil {
-		return w.half, nil
+	for i, s := range w.slots {
+		if s != nil && w.free(s) {
+			return s, nil
+		}
+		if s == nil {
+			s, err := w.create(w.slotName(i))
+			w.slots[i] = s
+			return s, err
+		}
 	}
-	if s := w.lowestFree(); s != nil {
-		return s, nil
-	}
-	if err := w.prepare(); err != nil {
-		return nil, err
-	}
-	return w.lowestFree(), nil
+	return nil, errLogFull
 }
 
-// lowestFree returns the free segment with the lowest number, so that few are used and their pages are likely still in memory; nil if there is none.
-func (w *wal) lowestFree() *segment {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+// free reports whether s may be begun anew: a durable checkpoint covers all its records.
+func (w *wal) free(s *segment) bool { return s != w.current && s.last <= w.covered.Load() }
+
+// waiting returns how many full segments wait for a checkpoint.
+func (w *wal) waiting() (n int) {
 	for _, s := range w.slots {
-		if s != nil && s.free {
-			return s
+		if s != nil && s != w.current && !w.free(s) {
+			n++
 		}
 	}
-	return nil
+	return n
 }
 
-// prepare sees to it that there is a free segment, and makes one where there is none. The checkpointer calls it ahead of need, so that the committer does not
-// have to wait for 4 MiB of zeros. It fails with errLogFull if there are as many segments as there may be.
-func (w *wal) prepare() error {
-	w.making.Lock()
-	defer w.making.Unlock()
-	if w.unmade != nil || w.lowestFree() != nil {
-		return w.unmade
-	}
-	w.mu.Lock()
-	slot := slices.Index(w.slots[:], nil)
-	w.mu.Unlock()
-	if slot < 0 {
-		return errLogFull
-	}
-	s, err := w.create(w.slotName(slot))
-	if err != nil {
-		if isFatal(err) {
-			w.unmade = err
-		}
-		return err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.slots[slot] = s
-	return nil
-}
+// release gives the segments back whose records a durable checkpoint covers, that of all records up
+// to sequence.
+func (w *wal) release(sequence uint64) { w.covered.Store(sequence) }
 
 // slotName returns the name of segment i's file.
 func (w *wal) slotName(i int) string { return fmt.Sprintf("%s.wal.%02d", w.path, i) }
@@ -263,9 +227,9 @@ func (w *wal) create(name string) (*segment, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wal: %w", err)
 	}
-	s := &segment{name: name, file: f, free: true}
+	s := &segment{name: name, file: f}
 	if err = w.fillUp(s); err == nil {
-		if err = w.disk.syncDir(name); err != nil {
+		if err = w.disk.syncDir(); err != nil {
 			err = &fatalError{fmt.Errorf("wal: sync of the folder of %s: %w", name, err)}
 		}
 	}
@@ -279,28 +243,40 @@ func (w *wal) create(name string) (*segment, error) {
 
 // fillUp writes zeros up to the full size of a segment, durably.
 func (w *wal) fillUp(s *segment) error {
-	if s.size >= w.segment {
+	if s.size >= w.size {
 		return nil
 	}
-	for s.size < w.segment {
-		n := min(w.segment-s.size, int64(len(w.zeros)))
-		if _, err := s.file.WriteAt(w.zeros[:n], s.size); err != nil {
-			return fmt.Errorf("wal: making room for the log: %w", err)
-		}
-		s.size += n
+	if err := w.fill(s.file, s.size, w.size); err != nil {
+		return fmt.Errorf("wal: making room for the log: %w", err)
 	}
+	s.size = w.size
 	return s.datasync()
 }
 
-// begin makes a free segment ready for records from w.next on. Its header is durable before any record is written behind it.
+// fill writes zeros from one offset to another.
+func (w *wal) fill(f file, from, to int64) error {
+	for ; from < to; from += int64(len(w.zeros)) {
+		if _, err := f.WriteAt(w.zeros[:min(to-from, int64(len(w.zeros)))], from); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin makes a free segment ready for records from w.next on. Its header is durable before any
+// record is written behind it.
 func (w *wal) begin(s *segment) error {
 	if err := w.fillUp(s); err != nil {
 		return err
 	}
-	var epoch [8]byte
-	rand.Read(epoch[:])
-	s.epoch, s.first, s.last, s.end = binary.LittleEndian.Uint64(epoch[:]), w.next, w.next-1, walPage
-	s.valid, s.relaxed = true, w.relaxed
+	if w.epoch == 0 {
+		var random [8]byte
+		rand.Read(random[:])
+		w.epoch = binary.LittleEndian.Uint64(random[:]) >> 1 // there is no end to its growing
+	}
+	w.epoch++
+	s.version, s.relaxed, s.epoch = walVersion, w.relaxed, w.epoch
+	s.first, s.last, s.end = w.next, w.next-1, walPage
 	if _, err := s.file.WriteAt(s.appendHeader(nil), 0); err != nil {
 		return fmt.Errorf("wal: beginning a segment: %w", err)
 	}
@@ -315,7 +291,7 @@ func (s *segment) appendHeader(dst []byte) []byte {
 	}
 	le := binary.LittleEndian
 	dst = append(dst, walMagic...)
-	dst = le.AppendUint32(dst, walVersion)
+	dst = le.AppendUint32(dst, s.version)
 	dst = le.AppendUint32(dst, flags)
 	dst = le.AppendUint64(dst, s.epoch)
 	dst = le.AppendUint64(dst, s.first)
@@ -323,50 +299,8 @@ func (s *segment) appendHeader(dst []byte) []byte {
 	return le.AppendUint32(dst, crc32.Checksum(dst, castagnoli))
 }
 
-// release gives the segments back whose records a durable checkpoint covers, that of all records up to sequence.
-func (w *wal) release(sequence uint64) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, s := range w.slots {
-		if s != nil && s != w.current && !s.free && s.last <= sequence {
-			s.free = true
-		}
-	}
-}
-
-// waiting returns how many full segments wait for a checkpoint.
-func (w *wal) waiting() (n int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, s := range w.slots {
-		if s != nil && s != w.current && !s.free {
-			n++
-		}
-	}
-	return n
-}
-
-// syncCost measures what a commit of one page costs in this folder: the median of 5. It writes to the last page of the current segment, where no record is yet.
-func (w *wal) syncCost() (time.Duration, error) {
-	var costs [5]time.Duration
-	for i := range costs {
-		began := time.Now()
-		if _, err := w.current.file.WriteAt(w.zeros[:walPage], w.segment-walPage); err != nil {
-			return 0, fmt.Errorf("wal: measuring a sync: %w", err)
-		}
-		if err := w.current.datasync(); err != nil {
-			return 0, err
-		}
-		costs[i] = time.Since(began)
-	}
-	slices.Sort(costs[:])
-	return costs[len(costs)/2], nil
-}
-
 // close closes the files. Records that were not synced are left to the system.
 func (w *wal) close() (err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	for _, s := range w.slots {
 		if s != nil {
 			err = errors.Join(err, s.file.Close())

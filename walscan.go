@@ -11,7 +11,8 @@ import (
 	"slices"
 )
 
-// The start of the redo log: which records are intact, which are replayed, and what damage is more than a crash can have left.
+// The start of the redo log: which records are intact, which are replayed, and what damage is more
+// than a crash can have left.
 
 // A walReport says what openWAL found.
 type walReport struct {
@@ -24,112 +25,40 @@ type walReport struct {
 	offset   int64
 }
 
-// openWAL opens the log of the bets file path, and replays in order each record whose sequence number is over after. payload is valid during the call of replay.
-// Replay ends at the first record that is not intact: in a log that is synced record by record it cannot have been acknowledged, unless an intact one stands
-// behind it, which is corruption. The caller then makes what was replayed durable, writes a checkpoint of sequence number next-1, and calls release.
-func openWAL(d disk, path string, relaxed bool, segmentSize int64, after uint64, replay func(payload []byte) error) (*wal, walReport, error) {
-	w := &wal{disk: d, path: path, relaxed: relaxed, segment: segmentSize, next: after + 1, zeros: make([]byte, 64<<10)}
+// A corruptError is damage that no crash leaves: acknowledged records would be lost by going on.
+type corruptError struct {
+	file   string
+	offset int64
+	what   string
+}
+
+// Error names the file and the byte, and what can be done.
+func (e *corruptError) Error() string {
+	return fmt.Sprintf("wal: %s: damaged at byte %d: %s", e.file, e.offset, e.what)
+}
+
+// restoreAdvice is what can be done about damage.
+const restoreAdvice = "restore the store's files from a copy; or move all of them but the bets file away: " +
+	"the bets that only they hold are lost then"
+
+// openWAL opens the log of the bets file path, and replays in order each record whose sequence number
+// is over after. payload is valid during the call of replay.
+//
+// Replay ends at the first record that is not intact: in a log that is synced record by record it
+// cannot have been acknowledged, unless an intact one stands behind it, which is corruption. The
+// caller then makes what was replayed durable, writes a checkpoint of sequence number next-1, and
+// calls release.
+func openWAL(d disk, path string, relaxed bool, segmentSize int64, after uint64,
+	replay func(payload []byte) error) (*wal, walReport, error) {
+	w := &wal{disk: d, path: path, relaxed: relaxed, size: segmentSize, next: after + 1, zeros: make([]byte, 64<<10)}
+	w.release(after)
 	scan := walScan{next: after + 1, replay: replay}
-	var valid, blank []*segment
-	for i := range w.slots {
-		s, err := w.openSegment(i)
-		if err != nil {
-			w.close()
-			return nil, scan.walReport, err
-		}
-		if w.slots[i] = s; s == nil {
-			continue
-		}
-		if scan.found = scan.found || s.valid; s.valid {
-			valid = append(valid, s)
-		} else {
-			blank = append(blank, s)
-		}
-	}
-	slices.SortFunc(valid, func(a, b *segment) int { return cmp.Compare(a.first, b.first) })
-	if err := scan.run(valid, blank); err != nil {
+	if err := scan.run(w); err != nil {
 		w.close()
 		return nil, scan.walReport, err
 	}
 	w.next = max(scan.next, scan.highest+1) // numbers of dropped records are not used again
-	if w.next == after+1 {
-		w.release(after)
-	}
 	return w, scan.walReport, nil
-}
-
-// voidEmpty takes the header off segments that were begun and never got a record: the next one that is begun starts with the same number, and which
-// of the two tells whether the log is relaxed must not be a guess.
-//
-// It comes last at a start: as long as the bets file has rows whose records are lost, such a header is what tells that nobody vouched for them.
-func (w *wal) voidEmpty() error {
-	for _, s := range w.slots {
-		if s == nil || !s.valid || s.first < w.next {
-			continue
-		}
-		s.valid = false
-		if _, err := s.file.WriteAt(w.zeros[:walHead], 0); err != nil {
-			return fmt.Errorf("wal: %w", err)
-		}
-		if err := s.datasync(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// openSegment opens segment i and reads its header; nil if there is none. What is read from it later must not be what only the system's memory holds (the last
-// process may have been killed before its sync), so it is synced first.
-func (w *wal) openSegment(i int) (*segment, error) {
-	f, err := w.disk.open(w.slotName(i), os.O_RDWR)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("wal: %w", err)
-	}
-	s := &segment{name: w.slotName(i), file: f}
-	if s.size, err = f.size(); err == nil {
-		err = s.datasync()
-	}
-	if err == nil {
-		err = s.readHeader()
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("wal: %s: %w", s.name, err)
-	}
-	return s, nil
-}
-
-// readHeader reads the segment's header. One that is not intact leaves valid false: a crash leaves that while a segment is begun, when it holds no
-// record that counts.
-func (s *segment) readHeader() error {
-	var head [walHead]byte
-	if n, err := s.file.ReadAt(head[:], 0); n < len(head) {
-		if err == io.EOF {
-			return nil
-		}
-		return err
-	}
-	le := binary.LittleEndian
-	if string(head[:8]) != walMagic {
-		return nil
-	}
-	if crc32.Checksum(head[:36], castagnoli) != le.Uint32(head[36:]) {
-		return nil
-	}
-	if version := le.Uint32(head[8:]); version != walVersion {
-		return fmt.Errorf("version %d of the log is newer than this program, which knows %d: start a newer program", version, walVersion)
-	}
-	if size := int64(le.Uint32(head[32:])); s.size < size {
-		return &corruptError{s.name, s.size, fmt.Sprintf("the file ends there, and had %d bytes: %s", size, restoreAdvice)}
-	}
-	s.valid = true
-	s.relaxed = le.Uint32(head[12:])&walRelaxed != 0
-	s.epoch, s.first = le.Uint64(head[16:]), le.Uint64(head[24:])
-	s.last, s.end = s.first-1, walPage
-	return nil
 }
 
 // A walScan goes through the segments of a log at start.
@@ -143,8 +72,26 @@ type walScan struct {
 	buf     []byte
 }
 
-// run replays the valid segments, in the order of their records, then looks for intact records that were not reached.
-func (r *walScan) run(valid, blank []*segment) error {
+// run opens the segments of w and replays those with intact headers in the order in which they were
+// begun. Then it looks for intact records that were not reached.
+func (r *walScan) run(w *wal) error {
+	var valid, blank []*segment
+	for i := range w.slots {
+		s, err := r.openSegment(w, i)
+		if err != nil {
+			return err
+		}
+		if w.slots[i] = s; s == nil {
+			continue
+		}
+		if s.version == 0 {
+			blank = append(blank, s)
+			continue
+		}
+		valid = append(valid, s)
+		r.found, w.epoch = true, max(w.epoch, s.epoch)
+	}
+	slices.SortFunc(valid, inOrder)
 	for _, s := range valid {
 		if err := r.follow(s); err != nil {
 			return err
@@ -158,11 +105,72 @@ func (r *walScan) run(valid, blank []*segment) error {
 	if r.beyond == "" {
 		return nil
 	}
-	return &corruptError{r.file, r.offset, fmt.Sprintf("record %d is not intact, and one that was written after it was synced is (at %s): %s", r.next, r.beyond, restoreAdvice)}
+	return &corruptError{r.file, r.offset, fmt.Sprintf("record %d is not intact, and one that was written after it was synced is (at %s): %s",
+		r.next, r.beyond, restoreAdvice)}
 }
 
-// restoreAdvice is what can be done about damage.
-const restoreAdvice = "restore the store's files from a copy; or move all of them but the bets file away: the bets that only they hold are lost then"
+// inOrder compares segments by when they were begun. The epochs of version 1 do not tell; those of
+// later versions are larger.
+func inOrder(a, b *segment) int {
+	if a.version == 1 && b.version == 1 {
+		return cmp.Compare(a.first, b.first)
+	}
+	return cmp.Compare(a.epoch, b.epoch)
+}
+
+// openSegment opens segment i and reads its header; nil if there is none. What is read from it later
+// must not be what only the system's memory holds (the last process may have been killed before its
+// sync), so it is synced first.
+func (r *walScan) openSegment(w *wal, i int) (*segment, error) {
+	s := &segment{name: w.slotName(i)}
+	f, err := w.disk.open(s.name, os.O_RDWR)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("wal: %w", err)
+	}
+	s.file = f
+	if s.size, err = f.size(); err == nil {
+		err = s.datasync()
+	}
+	if err == nil {
+		err = r.readHeader(s)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("wal: %s: %w", s.name, err)
+	}
+	return s, nil
+}
+
+// readHeader reads the header of s. One that is not intact leaves version 0: a crash leaves that while
+// a segment is begun, when it holds no record that counts.
+func (r *walScan) readHeader(s *segment) error {
+	var head [walHead]byte
+	if n, err := s.file.ReadAt(head[:], 0); n < len(head) {
+		if err == io.EOF {
+			return nil
+		}
+		return err
+	}
+	le := binary.LittleEndian
+	if string(head[:8]) != walMagic || crc32.Checksum(head[:36], castagnoli) != le.Uint32(head[36:]) {
+		return nil
+	}
+	version := le.Uint32(head[8:])
+	if version > walVersion {
+		return fmt.Errorf("version %d of the log is newer than this program, which knows %d: start a newer program", version, walVersion)
+	}
+	if size := int64(le.Uint32(head[32:])); s.size < size {
+		return &corruptError{s.name, s.size, fmt.Sprintf("the file ends there, and had %d bytes: %s", size, restoreAdvice)}
+	}
+	s.version = version
+	s.relaxed = le.Uint32(head[12:])&walRelaxed != 0
+	s.epoch, s.first = le.Uint64(head[16:]), le.Uint64(head[24:])
+	s.last, s.end = s.first-1, walPage
+	return nil
+}
 
 // follow goes through the records of one segment from its start, and replays those whose turn it is.
 func (r *walScan) follow(s *segment) error {
@@ -194,8 +202,9 @@ func (r *walScan) follow(s *segment) error {
 	return nil
 }
 
-// search looks at each page of s behind the records that were followed for an intact record that should have been replayed, too. Only records of the segment's
-// epoch count: what else looks like one may be a name that a client has sent. Where the header is damaged the first record tells the epoch.
+// search looks at each page of s behind the records that were followed for an intact record that
+// should have been replayed, too. Only records of the segment's epoch count: what else looks like one
+// may be a name that a client has sent. Where the header is damaged the first record tells the epoch.
 func (r *walScan) search(s *segment) error {
 	epoch := s.epoch
 	for at := max(s.end, walPage); at < s.size; {
@@ -203,7 +212,7 @@ func (r *walScan) search(s *segment) error {
 		if err != nil {
 			return err
 		}
-		if !s.valid && at == walPage {
+		if s.version == 0 && at == walPage {
 			epoch = of
 		}
 		if payload == nil || sequence < r.next || of != epoch {
@@ -216,8 +225,9 @@ func (r *walScan) search(s *segment) error {
 	return nil
 }
 
-// stray notes an intact record behind a gap. A crash leaves one only in the segment where the records end, and only if that is relaxed: a segment's header, and
-// all records of the segment before, are synced before its first record is written.
+// stray notes an intact record behind a gap. A crash leaves one only in the segment where the records
+// end, and only if that is relaxed: a segment's header, and all records of the segment before, are
+// synced before its first record is written.
 func (r *walScan) stray(s *segment, at int64, sequence uint64) {
 	r.highest = max(r.highest, sequence)
 	if s == r.stop && s.relaxed {
@@ -225,12 +235,13 @@ func (r *walScan) stray(s *segment, at int64, sequence uint64) {
 		return
 	}
 	r.beyond = fmt.Sprintf("byte %d of %s", at, s.name)
-	if !s.valid && sequence == r.next { // what is damaged is this segment's header
+	if s.version == 0 && sequence == r.next { // what is damaged is this segment's header
 		r.file, r.offset = s.name, 0
 	}
 }
 
-// read returns the record at offset at of s; a nil payload says that there is no intact one. Errors are of the disk.
+// read returns the record at offset at of s; a nil payload says that there is no intact one. Errors
+// are of the disk.
 func (r *walScan) read(s *segment, at int64) (payload []byte, epoch, sequence uint64, err error) {
 	if r.buf == nil {
 		r.buf = make([]byte, walMaxRecord)
@@ -244,7 +255,8 @@ func (r *walScan) read(s *segment, at int64) (payload []byte, epoch, sequence ui
 	}
 	le := binary.LittleEndian
 	size := walRecordHead + int64(le.Uint32(head[4:]))
-	if epoch, sequence = le.Uint64(head[8:]), le.Uint64(head[16:]); sequence == 0 || size > walMaxRecord || at+size > s.size {
+	epoch, sequence = le.Uint64(head[8:]), le.Uint64(head[16:])
+	if sequence == 0 || size > walMaxRecord || at+size > s.size {
 		return nil, 0, 0, nil
 	}
 	record := r.buf[:size]

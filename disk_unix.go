@@ -1,0 +1,33 @@
+//go:build unix && !linux && !solaris && !illumos && !aix
+
+package main
+
+import (
+	"errors"
+	"os"
+	"syscall"
+)
+
+// datasync is fsync where there is no fdatasync in the standard library.
+func datasync(f *os.File) error { return f.Sync() }
+
+// reserve knows nothing here.
+func reserve(*os.File, int64, int64) error { return errors.ErrUnsupported }
+
+// forget leaves it to the system when to forget.
+func forget(*os.File, int64) {}
+
+// tryLock takes a lock on f that ends with the process, however it ends.
+func tryLock(f *os.File) error {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == syscall.EWOULDBLOCK {
+		return errLocked
+	}
+	return err
+}
+
+// holder knows nothing here.
+func holder(*os.File) string { return "" }
+
+// syncFolder makes what happened in a folder durable.
+func syncFolder(dir *os.File) error { return dir.Sync() }
