@@ -110,6 +110,7 @@ func composeCommand() []string {
 // A stack is docker-compose-dev.yaml in a folder of its own, with an image, a project and
 // container names of its own, so that it disturbs nobody's containers.
 type stack struct {
+	name    string   // of project and image; container names start with it
 	dir     string   // holds the compose file, config.yaml and .data, as a checkout does
 	compose []string // how Compose is called here
 	clients []string // container names
@@ -156,9 +157,10 @@ func TestContainers(t *testing.T) {
 // test.
 func newStack(t *testing.T, compose []string) *stack {
 	t.Helper()
-	s := &stack{dir: t.TempDir(), compose: compose, server: "tp0test-server"}
+	s := &stack{name: fmt.Sprintf("tp0test%d", os.Getpid()), dir: t.TempDir(), compose: compose}
+	s.server = s.name + "-server"
 	for id := 1; id <= 5; id++ {
-		s.clients = append(s.clients, fmt.Sprintf("tp0test-client%d", id))
+		s.clients = append(s.clients, fmt.Sprintf("%s-client%d", s.name, id))
 	}
 	build := exec.Command("go", "build", "-o", filepath.Join(s.dir, "tp0"), "..")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
@@ -168,8 +170,8 @@ func newStack(t *testing.T, compose []string) *stack {
 		if err != nil {
 			t.Fatal(err)
 		}
-		own := strings.ReplaceAll(string(text), "container_name: ", "container_name: tp0test-")
-		s.write(t, file, strings.ReplaceAll(own, "image: tp0:latest", "image: tp0test:latest"))
+		own := strings.ReplaceAll(string(text), "container_name: ", "container_name: "+s.name+"-")
+		s.write(t, file, strings.ReplaceAll(own, "image: tp0:latest", "image: "+s.name+":latest"))
 	}
 	s.write(t, "docker/data/.keep", "")
 	for id := 1; id <= 5; id++ {
@@ -177,13 +179,13 @@ func newStack(t *testing.T, compose []string) *stack {
 			fmt.Sprintf("-bets=%d", agencyBets)))
 		s.write(t, fmt.Sprintf(".data/agency-%d.csv", id), rows)
 	}
-	s.docker(t, "build", "-t", "tp0test:latest", s.dir)
+	s.docker(t, "build", "-t", s.name+":latest", s.dir)
+	t.Cleanup(func() { s.docker(t, "rmi", s.name+":latest") })
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("logs of the containers:\n%s", s.run(t, "logs", "--tail=20"))
 		}
 		s.run(t, "down", "-v", "-t", "10")
-		s.docker(t, "rmi", "tp0test:latest")
 	})
 	return s
 }
@@ -215,7 +217,7 @@ func (s *stack) up(t *testing.T) {
 // run runs Compose on the stack and returns its output.
 func (s *stack) run(t *testing.T, args ...string) string {
 	t.Helper()
-	args = append(append(s.compose[1:len(s.compose):len(s.compose)], "-p", "tp0test", "-f", "docker-compose-dev.yaml"),
+	args = append(append(s.compose[1:len(s.compose):len(s.compose)], "-p", s.name, "-f", "docker-compose-dev.yaml"),
 		args...)
 	cmd := exec.Command(s.compose[0], args...)
 	cmd.Dir = s.dir
