@@ -42,9 +42,12 @@
 //	config.go    where settings come from: flags, environment, file
 //	settings.go  the settings and their table
 //	yaml.go      the subset of YAML
+//	notify.go    what systemd is told: ready, stopping, alive
 //	log.go       the lines of the log
-//	progress.go  the bar on a terminal
+//	progress.go  the bar on a terminal (progress_linux.go has the program's one unsafe)
 //	sample.go    synthetic agency files
+//	version.go   what was built
+//	memory.go    the limit of memory of a container
 package main
 
 import (
@@ -57,9 +60,6 @@ import (
 	"os/signal"
 	"syscall"
 )
-
-// version is set by the linker.
-var version = "dev"
 
 // The exit statuses.
 const (
@@ -83,9 +83,10 @@ func run(args []string) int {
 		usage(os.Stdout)
 		return exitDone
 	case cfg.version:
-		fmt.Println("tp0", version)
+		fmt.Println(versionLine())
 		return exitDone
 	}
+	heedMemoryLimit()
 	out := &lineWriter{out: os.Stdout}
 	log := newLogger(out, cfg.logLevel)
 	ctx := context.Background()

@@ -54,6 +54,8 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 		return storeFolderError(cfg.storePath, err)
 	}
 	defer disk.Close()
+	boss := newSupervisor(os.Getenv)
+	boss.tell(status("Recovering what the last run left."))
 	st, err := openStore(ctx, disk, storeOptions{path: path, sync: cfg.storeSync, agencies: cfg.drawAgencies, winner: cfg.drawWinner}, log)
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return errStopped
@@ -76,10 +78,12 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	srv.listener = guard(listener)
 	srv.ended.Add(1)
 	go srv.serve()
+	boss.watch("Taking bets on "+listener.Addr().String()+".", st.pulse, ctx.Done())
 	select {
 	case <-ctx.Done():
 	case <-st.dead:
 	}
+	boss.tell("STOPPING=1", status("Stopping."))
 	srv.shutdown()
 	err = st.close()
 	log.Info(actCloseStore, closed(err), "file", cfg.storePath, "lotes", st.batches, "commits", st.commits)

@@ -72,6 +72,7 @@ type health struct {
 	need    int   // bytes of the group that met the trouble; read by the committer, which alone sets it
 	fatal   error // why nothing is answered any more
 	closing bool
+	turns   uint64 // of the committer: it moves as long as this grows
 }
 
 // refuses returns why nothing is taken now.
@@ -280,6 +281,14 @@ func (s *store) available() error {
 	return s.health.refuses()
 }
 
+// pulse returns what tells a supervisor whether the store is alive.
+func (s *store) pulse() pulse {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	idle := s.groups.underWay() == nil && s.health.trouble == nil
+	return pulse{turns: s.health.turns, idle: idle, trouble: s.health.trouble}
+}
+
 // commitLoop is the committer.
 func (s *store) commitLoop() {
 	defer s.running.Done()
@@ -305,6 +314,7 @@ func (s *store) commitLoop() {
 func (s *store) nextGroup() (g *group, end bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.health.turns++
 	for s.groups.open.messages == 0 {
 		if s.health.closing || s.health.fatal != nil {
 			return nil, true

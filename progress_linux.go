@@ -1,0 +1,20 @@
+package main
+
+import (
+	"os"
+	"syscall"
+	"unsafe" // nowhere else in the program
+)
+
+// askColumns returns how many columns the terminal has now, 0 where it does not say.
+func askColumns(terminal *os.File) int {
+	var size struct{ rows, columns, width, height uint16 } // struct winsize of ioctl_tty(2)
+	conn, err := terminal.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	conn.Control(func(fd uintptr) {
+		syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCGWINSZ, uintptr(unsafe.Pointer(&size)))
+	})
+	return int(size.columns)
+}
