@@ -44,7 +44,9 @@ type answer struct {
 	resume Resume
 	agency uint8 // of NOTIFY
 	hold   bool  // wait for the draw rather than say that there was none
-	source bool  // the connection sends a source: after a refusal it ends, so that no later batch overtakes the refused one
+	// source says that the connection sends a source: it ends when a group was not taken, so
+	// that no later batch overtakes the refused one.
+	source bool
 }
 
 // A singleBet is what the log says of a BET.
@@ -177,7 +179,8 @@ func (a *answerer) run() {
 	}
 }
 
-// send waits until an answer is ready and puts it into out. What is in out leaves before it waits.
+// send waits until an answer is ready and puts it into out. What is in out leaves before it
+// waits.
 func (a *answerer) send(ans *answer) {
 	if ans.group != nil {
 		select {
@@ -205,7 +208,8 @@ func (a *answerer) send(ans *answer) {
 	}
 }
 
-// sendFailed answers a message whose group failed: with ACK 5 if nothing of it is stored, not at all if that is unknown.
+// sendFailed answers a message whose group failed: with ACK 5 if nothing of it is stored,
+// not at all if that is unknown.
 func (a *answerer) sendFailed(ans *answer, err error) {
 	// A NOTIFY 0 that was not taken has no answer in which to say so: its client must see
 	// the end and say it again.
@@ -287,7 +291,8 @@ func (a *answerer) note(ans *answer) {
 	}
 }
 
-// flush writes the lines, then the answers. A client that does not take them off in conn.idle is cut off.
+// flush writes the lines, then the answers. A client that does not take them off in
+// conn.idle is cut off.
 func (a *answerer) flush() {
 	a.lines.flush() // the line says what is stored, whether its answer arrives or not
 	if len(a.out) > 0 && !a.broken {

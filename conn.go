@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	// connBuffer is what a connection reads at once: several batches, so that a read costs little a bet.
+	// connBuffer is what a connection reads at once: several batches, so that a read costs
+	// little a bet.
 	connBuffer = 64 << 10
 	// idleBuffer is all that a connection has while nothing comes: 1,000 idle ones must cost little.
 	idleBuffer = 256
@@ -139,6 +140,7 @@ func (c *serverConn) serve() {
 // has closed, errDone when the server is to. At a stop it finishes the message that has
 // begun to come, and begins no other, whatever the client goes on sending.
 func (c *serverConn) takeMessages() error {
+	last := false // the message that has begun to come is the last
 	for {
 		if err := c.read(); err != nil {
 			return err
@@ -154,7 +156,10 @@ func (c *serverConn) takeMessages() error {
 			c.framer.discard(n)
 			c.spoken, c.began = true, time.Time{}
 			if c.svc.shuttingDown() {
-				return errDone
+				if last {
+					return errDone
+				}
+				last = true
 			}
 		}
 		if c.began.IsZero() && len(c.framer.unread()) > 0 {
@@ -302,7 +307,8 @@ func (c *serverConn) handleNotify(m []byte) (size int, err error) {
 	}
 	// A client that said HELLO waits for the draw here. The others know only the course's
 	// way, which is ACK 3: come back later. After the draw all wait until the winners are known.
-	c.owe(answer{kind: answerWinners, agency: n.Agency, hold: c.ses.src != nil || c.svc.store.hasDrawn(), group: c.svc.store.pendingGroup()})
+	hold := c.ses.src != nil || c.svc.store.hasDrawn()
+	c.owe(answer{kind: answerWinners, agency: n.Agency, hold: hold, group: c.svc.store.pendingGroup()})
 	return size, nil
 }
 
@@ -383,7 +389,8 @@ func (c *serverConn) setBuffer() {
 	c.framer.buf, c.framer.r, c.framer.w = c.large[:], 0, rest
 }
 
-// releaseBuffer gives the large buffer back, and lets go of what has grown. Nothing in it is needed any more.
+// releaseBuffer gives the large buffer back, and lets go of what has grown. Nothing in it is
+// needed any more.
 func (c *serverConn) releaseBuffer() {
 	c.decider.release()
 	if c.large != nil {

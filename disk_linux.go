@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"strings"
@@ -97,4 +98,13 @@ func control(f *os.File, name string, call func(fd int) error) error {
 		err = &os.PathError{Op: name, Path: f.Name(), Err: failed}
 	}
 	return err
+}
+
+// fileLimit returns how many files and connections the process may have open.
+func fileLimit() int {
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
+		return math.MaxInt32
+	}
+	return int(min(uint64(limit.Cur), math.MaxInt32))
 }

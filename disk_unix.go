@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"math"
 	"os"
 	"syscall"
 )
@@ -31,3 +32,12 @@ func holder(*os.File) string { return "" }
 
 // syncFolder makes what happened in a folder durable.
 func syncFolder(dir *os.File) error { return dir.Sync() }
+
+// fileLimit returns how many files and connections the process may have open.
+func fileLimit() int {
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
+		return math.MaxInt32
+	}
+	return int(min(uint64(limit.Cur), math.MaxInt32))
+}

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -25,6 +27,7 @@ import (
 // The actions: every line of the program has one of these.
 const (
 	// Of both sides.
+	actLog           = "log" // lines of it are missing
 	actConfig        = "config"
 	actConfigOrigin  = "config_origin"
 	actReceiveSignal = "receive_signal"
@@ -89,26 +92,183 @@ func closed(err error) slog.Attr {
 	return success
 }
 
-// A lineWriter writes whole lines, one after another, whichever goroutine they come from. It is shared by all handlers of a program.
+const (
+	// logPatience is for how long standard output may take nothing before the program goes on
+	// without it.
+	logPatience = 5 * time.Second
+	// tellPatience is for how long standard error may take nothing.
+	tellPatience = time.Second
+	// logQueue is how many bytes of lines wait for standard output. Who has more to say waits, too.
+	logQueue = 64 << 10
+	// logPiece is how many bytes are written at once, if a line is no longer. A pipe takes
+	// so many without a break, and each piece that it takes is a sign of life.
+	logPiece = 4 << 10
+)
+
+// A lineWriter writes whole lines, one after another, whichever goroutine they come from.
+// It is shared by all loggers of a program.
+//
+// The program does not stop for its log. Lines wait in a queue for the goroutine that
+// writes them. Where standard output has gone, or has taken nothing for logPatience, lines
+// are dropped and counted, and standard error is told so once. When it takes lines again,
+// a line says how many are missing.
 type lineWriter struct {
-	mu  sync.Mutex // held for one write
-	out io.Writer
-	bar *progress // the progress bar that shares the terminal, which steps aside for a line; nil: none
+	out    io.Writer
+	errors io.Writer // where it is said that lines are dropped
+
+	mu      sync.Mutex // protects following
+	changed sync.Cond  // lines have come, were written or dropped, or stalled was set
+	queue   []byte     // lines that wait
+	began   time.Time  // when the write under way began; zero: none is
+	stalled bool       // it has taken longer than logPatience
+	dropped int        // lines, since the last that was written
+	told    bool       // standard error was told
+	bar     *progress  // the progress bar that shares the terminal, which steps aside for a line; nil: none
 }
 
-// Write writes lines, which end with a line break, in one write.
-func (w *lineWriter) Write(lines []byte) (n int, err error) {
+// newLineWriter returns a writer of lines to out.
+func newLineWriter(out, errors io.Writer) *lineWriter {
+	w := &lineWriter{out: out, errors: errors}
+	w.changed.L = &w.mu
+	go w.writeLoop()
+	return w
+}
+
+// Write takes lines, which end with a line break. It waits where the queue is full, and
+// never fails.
+func (w *lineWriter) Write(lines []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.bar.around(func() { n, err = w.out.Write(lines) })
-	return n, err
+	full := func() bool { return len(w.queue) > 0 && len(w.queue)+len(lines) > logQueue }
+	for full() && !w.stalled {
+		w.changed.Wait()
+	}
+	if full() {
+		w.drop(lines)
+		return len(lines), nil
+	}
+	w.queue = append(w.queue, lines...)
+	w.changed.Broadcast()
+	return len(lines), nil
 }
 
-// share makes the lines step around bar, or no longer if bar is nil.
+// drop counts lines that nobody will see. w.mu is held.
+func (w *lineWriter) drop(lines []byte) { w.dropped += bytes.Count(lines, []byte{'\n'}) }
+
+// writeLoop writes what comes into the queue.
+func (w *lineWriter) writeLoop() {
+	watch := time.AfterFunc(logPatience, w.stall)
+	var piece []byte
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for {
+		for len(w.queue) == 0 {
+			w.changed.Wait()
+		}
+		end := pieceEnd(w.queue)
+		piece = append(piece[:0], w.queue[:end]...)
+		w.queue = append(w.queue[:0], w.queue[end:]...)
+		w.began = time.Now()
+		watch.Reset(logPatience)
+		bar := w.bar
+		w.mu.Unlock()
+		var err error
+		bar.around(func() { _, err = w.out.Write(piece) })
+		watch.Stop()
+		if err != nil {
+			w.tell(err.Error())
+		}
+		w.mu.Lock()
+		w.wrote(piece, err)
+	}
+}
+
+// pieceEnd returns where the first piece of lines ends.
+func pieceEnd(lines []byte) int {
+	if len(lines) <= logPiece {
+		return len(lines)
+	}
+	if end := bytes.LastIndexByte(lines[:logPiece], '\n'); end >= 0 {
+		return end + 1
+	}
+	return bytes.IndexByte(lines, '\n') + 1
+}
+
+// wrote notes that a write has ended. w.mu is held.
+func (w *lineWriter) wrote(piece []byte, err error) {
+	w.began, w.stalled = time.Time{}, false
+	if err != nil {
+		w.drop(piece)
+	} else if w.dropped > 0 {
+		line := appendLineHead(nil, time.Now(), slog.LevelWarn, actLog)
+		line = appendAttr(appendAttr(line, fail), slog.Int("lines", w.dropped))
+		w.queue = append(appendAttr(line, slog.String("reason", "nothing took them: they are missing here")), '\n')
+		w.dropped = 0
+	}
+	w.changed.Broadcast()
+}
+
+// stall notes that a write takes longer than logPatience.
+func (w *lineWriter) stall() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.began.IsZero() || time.Since(w.began) < logPatience {
+		return // it has ended meanwhile
+	}
+	w.mu.Unlock()
+	w.tell("it has taken nothing for " + logPatience.String())
+	w.mu.Lock()
+	if !w.began.IsZero() {
+		w.stalled = true
+		w.changed.Broadcast()
+	}
+}
+
+// tell says once on standard error that lines are dropped.
+func (w *lineWriter) tell(reason string) {
+	w.mu.Lock()
+	first := !w.told
+	w.told = true
+	w.mu.Unlock()
+	if first {
+		tellError(w.errors, "standard output: "+reason+": the program goes on without its log")
+	}
+}
+
+// tellError prints text as one line, whatever is in it. It does not wait for a standard
+// error that takes nothing.
+func tellError(stderr io.Writer, text string) {
+	line := append(appendHarmless([]byte("tp0: "), text), '\n')
+	done := make(chan struct{})
+	go func() {
+		stderr.Write(line)
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(tellPatience):
+	}
+}
+
+// share makes the lines step around bar, or no longer if bar is nil. Where the lines go
+// elsewhere than to a terminal they are not in its way.
 func (w *lineWriter) share(bar *progress) {
+	if file, ok := w.out.(*os.File); ok && !isTerminal(file) {
+		return
+	}
+	w.drain()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.bar = bar
+}
+
+// drain waits until all lines are written, or nothing takes them.
+func (w *lineWriter) drain() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for (len(w.queue) > 0 || !w.began.IsZero()) && !w.stalled {
+		w.changed.Wait()
+	}
 }
 
 // A lineHandler is the slog.Handler of the form above: one write a line.
@@ -118,14 +278,16 @@ type lineHandler struct {
 	attrs []byte // what WithAttrs added, as it stands in a line
 }
 
-// newLogger returns a logger of lines from level up. out should be shared by all loggers of a program: see lineWriter.
+// newLogger returns a logger of lines from level up. out should be shared by all loggers of
+// a program: see lineWriter.
 func newLogger(out io.Writer, level slog.Level) *slog.Logger {
 	return slog.New(&lineHandler{out: out, level: level})
 }
 
 func (h *lineHandler) Enabled(_ context.Context, level slog.Level) bool { return level >= h.level }
 
-// Handle writes the record as one line in one write. The first attribute must be one of the results.
+// Handle writes the record as one line in one write. The first attribute must be one of the
+// results.
 func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 	line := appendLineHead(make([]byte, 0, 256), r.Time, r.Level, r.Message)
 	result := true
@@ -153,7 +315,8 @@ func (h *lineHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup returns h: a line is flat.
 func (h *lineHandler) WithGroup(string) slog.Handler { return h }
 
-// A burst gathers the lines of several batches that were answered together, so that they cost one write. It is used by one goroutine.
+// A burst gathers the lines of several batches that were answered together, so that they
+// cost one write. It is used by one goroutine.
 type burst struct {
 	out     io.Writer
 	enabled bool // lines are at INFO
@@ -184,7 +347,9 @@ func (b *burst) add(action string, result slog.Attr, counts ...count) {
 		b.lines = append(append(append(b.lines, " | "...), c.key...), ": "...)
 		b.lines = strconv.AppendInt(b.lines, int64(c.n), 10)
 	}
-	b.lines = append(b.lines, '\n')
+	if b.lines = append(b.lines, '\n'); len(b.lines) >= logPiece {
+		b.flush()
+	}
 }
 
 // A count is a key of a line and its number.
@@ -229,17 +394,31 @@ func levelName(level slog.Level) string {
 	return "ERROR"
 }
 
-// appendAttr appends ` | key: value`.
+// maxValue is how many bytes of a value a line shows: what a peer or a file says may be long.
+const maxValue = 512
+
+// appendAttr appends ` | key: value`. All values pass through here, so whatever a peer or a
+// file says is made harmless and cut to maxValue bytes.
 func appendAttr(line []byte, a slog.Attr) []byte {
 	line = append(append(append(line, " | "...), a.Key...), ": "...)
 	v := a.Value.Resolve()
 	if v.Kind() == slog.KindInt64 {
 		return strconv.AppendInt(line, v.Int64(), 10)
 	}
-	return appendHarmless(line, v.String())
+	text, start := v.String(), len(line)
+	line = appendHarmless(line, text[:min(len(text), maxValue+1)])
+	if len(line)-start <= maxValue {
+		return line
+	}
+	end := start + maxValue - len("…")
+	for !utf8.RuneStart(line[end]) {
+		end--
+	}
+	return append(line[:end], "…"...)
 }
 
-// appendHarmless appends s with all that could break or forge a line (line breaks of any alphabet, control characters, '|', bytes that are not UTF-8) as \x or \u escapes.
+// appendHarmless appends s with all that could break or forge a line as \x or \u escapes:
+// line breaks of any alphabet, control characters, '|', bytes that are not UTF-8.
 func appendHarmless(line []byte, s string) []byte {
 	for i := 0; i < len(s); {
 		char, size := utf8.DecodeRuneInString(s[i:])

@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io"
 	"log/slog"
+	"os"
 	"regexp"
 	"runtime"
 	"strconv"
@@ -203,7 +205,7 @@ func (w *slowWriter) Write(p []byte) (int, error) {
 func TestLogWholeLines(t *testing.T) {
 	const writers, rounds = 8, 50
 	slow := &slowWriter{}
-	out := &lineWriter{out: slow}
+	out := newLineWriter(slow, io.Discard)
 	log := newLogger(out, slog.LevelInfo)
 	var all sync.WaitGroup
 	for id := range writers {
@@ -221,6 +223,7 @@ func TestLogWholeLines(t *testing.T) {
 		}()
 	}
 	all.Wait()
+	out.drain()
 	singles, bursts := [writers]int{}, 0
 	for line := range strings.Lines(slow.String()) {
 		line = strings.TrimSuffix(line, "\n")
@@ -308,5 +311,120 @@ func BenchmarkLogLine(b *testing.B) {
 		if len(lines.lines) > 8<<10 {
 			lines.lines = lines.lines[:0]
 		}
+	}
+}
+
+// A moodyWriter fails while it is told to.
+type moodyWriter struct {
+	mu   sync.Mutex // protects following
+	text bytes.Buffer
+	err  error
+}
+
+func (w *moodyWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return 0, w.err
+	}
+	return w.text.Write(p)
+}
+
+func (w *moodyWriter) fail(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.err = err
+}
+
+// TestLogGoesOn: lines that could not be written are counted, standard error is told once,
+// and the log says how many are missing when it can be written again.
+func TestLogGoesOn(t *testing.T) {
+	var out, errs moodyWriter
+	w := newLineWriter(&out, &errs)
+	log := newLogger(w, slog.LevelInfo)
+	say := func(n int) {
+		for range n {
+			log.Info(actConfig, success)
+			w.drain()
+		}
+	}
+	say(1)
+	out.fail(errors.New("no space | left\n"))
+	say(3)
+	out.fail(nil)
+	say(1)
+	w.drain()
+	out.fail(errors.New("gone"))
+	say(1)
+	if got, want := errs.text.String(), "tp0: standard output: no space \\x7c left\\x0a: "+
+		"the program goes on without its log\n"; got != want {
+		t.Errorf("standard error: got %q, want %q", got, want)
+	}
+	lines := strings.Split(strings.TrimSuffix(out.text.String(), "\n"), "\n")
+	if len(lines) != 3 || !strings.Contains(lines[2], "action: log | result: fail | lines: 3 | ") {
+		t.Errorf("got %q, want two lines and one that says that 3 are missing", lines)
+	}
+	for _, line := range lines {
+		checkLogLine(t, line)
+	}
+}
+
+// TestLogStuck has outputs that take nothing at all: nobody waits for them longer than
+// logPatience, whatever is said and by how many.
+func TestLogStuck(t *testing.T) {
+	t.Parallel()
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	w := newLineWriter(out, out)
+	log := newLogger(w, slog.LevelInfo)
+	var all sync.WaitGroup
+	for range 4 {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			for range 2 * (logQueue + 64<<10) / 60 {
+				log.Info(actConfig, success, "key", "value")
+			}
+		}()
+	}
+	all.Wait()
+	w.drain()
+	w.mu.Lock()
+	if w.dropped == 0 || len(w.queue) > logQueue {
+		t.Errorf("got %d dropped, %d bytes in the queue; want some, and %d at most", w.dropped, len(w.queue), logQueue)
+	}
+	w.mu.Unlock()
+	go io.Copy(io.Discard, in) // the first drop is said on the same pipe; then all is as before
+	waitFor(t, "the writer goes on", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return !w.stalled && w.dropped == 0
+	})
+	w.drain()
+}
+
+// TestLogValuesAreCut: what a peer says is cut, at the end of a character, whatever it is made of.
+func TestLogValuesAreCut(t *testing.T) {
+	for _, s := range []string{"x", "é", "漢", "😀", "\x00", "|", "\u2028", "\xff", "a\xff"} {
+		for n := 500; n < 1200; n++ {
+			text := strings.Repeat(s, n/len(s)) + "end"
+			line := string(appendAttr(nil, slog.String("k", text)))
+			value := strings.TrimPrefix(line, " | k: ")
+			whole := string(appendHarmless(nil, text))
+			switch {
+			case len(value) > maxValue || !utf8.ValidString(value):
+				t.Fatalf("%q: got %d bytes, %q", s, len(value), value)
+			case len(whole) <= maxValue && value != whole:
+				t.Fatalf("%q: got %q, want it whole", s, value)
+			case len(whole) > maxValue && (len(value) < maxValue-6 || value[:400] != whole[:400] || !strings.HasSuffix(value, "…")):
+				t.Fatalf("%q: got %q, want the start of %q", s, value, whole)
+			}
+		}
+	}
+	if line := appendAttr(nil, slog.Any("k", errors.New(strings.Repeat("x", 1<<20)))); len(line) > maxValue+10 {
+		t.Errorf("an error: got %d bytes", len(line))
 	}
 }

@@ -2,14 +2,16 @@
 //
 //	tp0 -mode=server                    take bets
 //	tp0 -mode=client -id=1              send .data/agency-1.csv
-//	tp0 -mode=bet    -id=1              send one bet, from NOMBRE APELLIDO DOCUMENTO NACIMIENTO NUMERO
+//	tp0 -mode=bet    -id=1              send one bet, from the environment: NOMBRE APELLIDO
+//	                                    DOCUMENTO NACIMIENTO NUMERO
 //	tp0 -mode=cat                       print the stored bets
 //	tp0 -mode=health                    exit 0 when the server at server.address answers, else 1
 //	tp0 -mode=sample -id=1 -bets=1000   print a synthetic agency file
 //	tp0 -version
 //	tp0 -h                              all settings
 //
-// The files, in reading order. Each uses only what files below it declare (layout_test.go holds it to that):
+// The files, in reading order. Each uses only what files below it declare (layout_test.go
+// holds it to that):
 //
 //	main.go      modes, signals, exit codes
 //	server.go    the life of the server: accept, drain
@@ -54,7 +56,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -87,7 +88,7 @@ func run(args []string) int {
 		return exitDone
 	}
 	heedMemoryLimit()
-	out := &lineWriter{out: os.Stdout}
+	out := newLineWriter(os.Stdout, os.Stderr)
 	log := newLogger(out, cfg.logLevel)
 	ctx := context.Background()
 	switch cfg.mode {
@@ -100,6 +101,7 @@ func run(args []string) int {
 	if ctx.Err() != nil && (err == nil || errors.Is(err, errStopped)) {
 		log.Info(actShutdown, success)
 	}
+	out.drain()
 	return explain(err)
 }
 
@@ -130,26 +132,23 @@ func runMode(ctx context.Context, cfg *config, log *slog.Logger, out *lineWriter
 //
 // Errors come here with all that a user needs in them: what failed, on what, why, what to do.
 func explain(err error) int {
-	var use *usageError
-	switch {
-	case err == nil, errors.Is(err, errStopped):
+	if err == nil || errors.Is(err, errStopped) {
 		return exitDone
-	case errors.As(err, &use):
-		oneLine(os.Stderr, err)
+	}
+	tellError(os.Stderr, err.Error())
+	var use *usageError
+	if errors.As(err, &use) {
 		return exitUsage
 	}
-	oneLine(os.Stderr, err)
 	return exitFailed
 }
 
-// oneLine prints err, whatever is in it, as one line.
-func oneLine(w io.Writer, err error) {
-	w.Write(append(appendHarmless([]byte("tp0: "), err.Error()), '\n'))
-}
-
-// catchSignals returns a context that the first SIGTERM or SIGINT cancels. The second one ends the program at once: that needs a handler, since
-// a process with pid 1 gets no signal that it does not handle.
+// catchSignals returns a context that the first SIGTERM or SIGINT cancels. The second one
+// ends the program at once, whatever the log does. That needs a handler, since a process
+// with pid 1 gets no signal that it does not handle. A log that is gone (SIGPIPE) ends
+// nothing.
 func catchSignals(log *slog.Logger) (context.Context, func()) {
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
@@ -158,9 +157,11 @@ func catchSignals(log *slog.Logger) (context.Context, func()) {
 		if !ok {
 			return
 		}
-		number, _ := first.(syscall.Signal)
-		log.Info(actReceiveSignal, success, "signal_number", int(number))
-		cancel()
+		go func() {
+			number, _ := first.(syscall.Signal)
+			log.Info(actReceiveSignal, success, "signal_number", int(number))
+			cancel()
+		}()
 		if _, ok := <-signals; ok {
 			os.Exit(exitFailed)
 		}

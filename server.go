@@ -29,6 +29,13 @@ type server struct {
 // drainTime is how long shutdown lets the messages that have begun to come finish.
 const drainTime = 5 * time.Second
 
+// acceptPause is how long the server waits after it could not accept a connection. It has
+// run out of descriptors or memory, which may pass.
+const acceptPause = 100 * time.Millisecond
+
+// ownFiles is how many descriptors the server leaves to its store, its log and itself.
+const ownFiles = 40
+
 // newServer returns a server for a store that is open; closing the store, after shutdown,
 // stays the caller's.
 func newServer(cfg *config, st *store, log *slog.Logger) *server {
@@ -37,12 +44,26 @@ func newServer(cfg *config, st *store, log *slog.Logger) *server {
 		idle: cfg.connIdle, draining: make(chan struct{}),
 		buffers: sync.Pool{New: func() any { return new([connBuffer]byte) }},
 	}
-	return &server{svc: svc, log: log, slots: make(chan struct{}, cfg.connMax), conns: map[*serverConn]struct{}{}}
+	slots := make(chan struct{}, connMax(cfg.connMax, fileLimit(), log))
+	return &server{svc: svc, log: log, slots: slots, conns: map[*serverConn]struct{}{}}
 }
 
-// runServer is mode server: it returns when ctx is cancelled and all is closed, or when the store has failed.
+// connMax returns conn.max, cut to what the limit of open files leaves.
+func connMax(most, limit int, log *slog.Logger) int {
+	left := max(1, limit-ownFiles)
+	if left >= most {
+		return most
+	}
+	log.Warn(actListen, inProgress, "conn_max", left, "reason", fmt.Sprintf("conn.max is %d, but this process "+
+		"may open %d files", most, limit), "todo", "raise that limit (ulimit -n), or lower conn.max")
+	return left
+}
+
+// runServer is mode server: it returns when ctx is cancelled and all is closed, or when the
+// store has failed.
 func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
-	// The server makes garbage once a group, not once a bet: collecting it early costs nothing and keeps the process small.
+	// The server makes garbage once a group, not once a bet: collecting it early costs nothing
+	// and keeps the process small.
 	debug.SetGCPercent(25)
 	cfg.logTo(log)
 	guard, err := loadGate(cfg, log)
@@ -56,7 +77,10 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	defer disk.Close()
 	boss := newSupervisor(os.Getenv)
 	boss.tell(status("Recovering what the last run left."))
-	st, err := openStore(ctx, disk, storeOptions{path: path, sync: cfg.storeSync, agencies: cfg.drawAgencies, winner: cfg.drawWinner}, log)
+	options := storeOptions{
+		path: path, sync: cfg.storeSync, agencies: cfg.drawAgencies, winner: cfg.drawWinner,
+	}
+	st, err := openStore(ctx, disk, options, log)
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return errStopped
 	}
@@ -90,22 +114,27 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	return err
 }
 
-// storeFolderError adds who lacks the right to what, and the remedy, to an error that is about rights.
+// storeFolderError adds who lacks the right to what, and the remedy, to an error that is
+// about rights.
 func storeFolderError(path string, err error) error {
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w: make the folder, or set another store.path", err)
 	}
 	if errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EROFS) {
-		return fmt.Errorf("%w: user %d may not write there: give the folder to that user, or set store.path to a folder of theirs", err, os.Getuid())
+		return fmt.Errorf("%w: user %d may not write there: give the folder to that user, or set store.path "+
+			"to a folder of theirs", err, os.Getuid())
 	}
 	return err
 }
 
-// serve accepts connections until the listener is closed. While conn.max are open the next ones wait in the system's queue.
+// serve accepts connections until the listener is closed. While conn.max are open the next
+// ones wait in the system's queue.
 func (srv *server) serve() {
 	defer srv.ended.Done()
+	failing := false // the last try to accept one has failed: that is said once
 	for {
-		// A slot before the connection: the one that is too many waits in the system's queue, and is not accepted only to be turned away.
+		// A slot before the connection: the one that is too many waits in the system's queue,
+		// and is not accepted only to be turned away.
 		select {
 		case srv.slots <- struct{}{}:
 		case <-srv.svc.draining:
@@ -114,17 +143,23 @@ func (srv *server) serve() {
 		if srv.svc.shuttingDown() {
 			return
 		}
-		srv.log.Info(actAcceptConnections, inProgress)
+		if !failing {
+			srv.log.Info(actAcceptConnections, inProgress)
+		}
 		conn, err := srv.listener.Accept()
 		if err != nil {
 			<-srv.slots
 			if srv.svc.shuttingDown() || errors.Is(err, net.ErrClosed) {
 				return
 			}
-			srv.log.Warn(actAcceptConnections, fail, "reason", err)
-			time.Sleep(100 * time.Millisecond) // out of descriptors or memory: it may pass
+			if !failing {
+				srv.log.Warn(actAcceptConnections, fail, "reason", err, "todo", "nothing: it is tried again")
+			}
+			failing = true
+			time.Sleep(acceptPause)
 			continue
 		}
+		failing = false
 		ip, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
 		srv.log.Info(actAcceptConnections, success, "ip", ip)
 		srv.start(newServerConn(srv.svc, conn, peerOf(conn, ip)))
@@ -152,7 +187,8 @@ func (srv *server) start(c *serverConn) {
 	}()
 }
 
-// shutdown stops accepting, lets the messages that have begun to come finish for drainTime at most, and closes all connections.
+// shutdown stops accepting, lets the messages that have begun to come finish for drainTime
+// at most, and closes all connections.
 func (srv *server) shutdown() {
 	close(srv.svc.draining)
 	srv.mu.Lock()
@@ -162,7 +198,8 @@ func (srv *server) shutdown() {
 	}
 	srv.mu.Unlock()
 	srv.log.Info(actCloseListener, closed(err))
-	// Connections that wait for a message to begin end at once; those in the middle of one have until then.
+	// Connections that wait for a message to begin end at once. Those in the middle of one
+	// have until then.
 	late := time.AfterFunc(drainTime, func() {
 		srv.mu.Lock()
 		defer srv.mu.Unlock()
