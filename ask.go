@@ -19,8 +19,9 @@ const (
 	pollEvery = 500 * time.Millisecond
 	// waitLineEvery is how often the log says that the client waits for the draw.
 	waitLineEvery = 5 * time.Second
-	// winnersLine is how many documents one line of the log holds at most.
-	winnersLine = 500
+	// winnersLine is how many documents one line of the log holds at most: a value is
+	// cut at 512 bytes.
+	winnersLine = 46
 	// mostWinners is how many winners are taken from a server: it must end some time.
 	mostWinners = 1024 * maxWinners
 	// healthTime is how long mode health waits.
