@@ -40,7 +40,7 @@ func openAgencyFile(cfg *config, log *slog.Logger) (*agencyFile, error) {
 	if err != nil {
 		err = fmt.Errorf("agency file: %s: %w", cfg.dataFile, err)
 	} else if sameFile(info, cfg.dataRejects) {
-		err = fmt.Errorf("data.rejects and data.file are the same file, %s: give the rejects a file of their own", cfg.dataFile)
+		err = fmt.Errorf("data.rejects (%s) and data.file (%s) are the same file: give the rejects one of their own", cfg.dataRejects, cfg.dataFile)
 	} else {
 		err = a.rejects.read()
 	}

@@ -51,7 +51,6 @@ func TestLayout(t *testing.T) {
 
 // layoutBreaches are those that stand for now. The list only shrinks.
 var layoutBreaches = []string{
-	"agency.go uses lock.go",
 	"disk.go uses lock.go",
 	"lock_other.go is not in main.go's list of files",
 	"lock_unix.go is not in main.go's list of files",

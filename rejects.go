@@ -180,9 +180,10 @@ func (r *rejects) add(rec *record, reason string) {
 	}
 	r.upTo = rec.line
 	r.count++
+	reason = reason[:min(len(reason), maxReason)]
 	r.lines = append(r.lines, rejectLine{rec.line, reason})
 	r.rows = append(strconv.AppendInt(r.rows, int64(rec.line), 10), ',')
-	r.rows = appendQuoted(r.rows, appendHarmless(nil, reason[:min(len(reason), maxReason)]))
+	r.rows = appendQuoted(r.rows, appendHarmless(nil, reason))
 	for _, field := range recordFields(rec) {
 		r.rows = appendQuoted(append(r.rows, ','), field)
 	}
