@@ -116,6 +116,7 @@ func randomFile(rnd *rand.Rand) []byte {
 }
 
 func TestBatcherRandom(t *testing.T) {
+	t.Parallel()
 	for seed := range int64(300) {
 		rnd := rand.New(rand.NewSource(seed))
 		data := randomFile(rnd)

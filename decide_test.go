@@ -150,6 +150,7 @@ func TestFastRowsLeaves(t *testing.T) {
 
 // TestFastRowsNames has each byte at each place of names, each pair of bytes where a word may end between them, and each character that matters.
 func TestFastRowsNames(t *testing.T) {
+	t.Parallel()
 	name := func(n int) []byte { return bytes.Repeat([]byte("m"), n) }
 	try := func(first, last []byte) {
 		b := goodBet()

@@ -266,6 +266,7 @@ func runDraw(seed uint64) error {
 
 // TestDrawInterleavings is 1,000 stores with 1 to 20 agencies, each killed and cut before, in and after its draw.
 func TestDrawInterleavings(t *testing.T) {
+	t.Parallel()
 	runDraws(t, 0, 1000)
 }
 

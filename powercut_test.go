@@ -170,7 +170,10 @@ func cutAll(t *testing.T, states int) {
 }
 
 // TestPowerCuts starts the store from what power cuts and kills leave at any moment, over and over.
-func TestPowerCuts(t *testing.T) { cutAll(t, 2100) }
+func TestPowerCuts(t *testing.T) {
+	t.Parallel()
+	cutAll(t, 2100)
+}
 
 // TestTorturePowerCuts is TestPowerCuts with CUTS states.
 func TestTorturePowerCuts(t *testing.T) {

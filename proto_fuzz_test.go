@@ -66,6 +66,7 @@ func refusedAgain(t *testing.T, status string) (positions []int, texts []string)
 
 // TestRefusedStatus has all numbers of refusals that a batch can have, of each reason and mixed.
 func TestRefusedStatus(t *testing.T) {
+	t.Parallel()
 	const most = (maxMessage - batchHead) / minBet // 682
 	rnd := rand.New(rand.NewSource(1))
 	for why := accepted + 1; why <= refusal(len(reasons)); why++ {

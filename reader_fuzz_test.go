@@ -92,6 +92,7 @@ func modelRecord(d []byte) (fields []string, reason string, textLen int) {
 // TestReaderRandom compares with the model on files of several buffers, made
 // of what matters: long and short pieces, quotes, line breaks.
 func TestReaderRandom(t *testing.T) {
+	t.Parallel()
 	pieces := []string{",", ",", "\n", "\r\n", "\n", "\"", "\"\"", "\",\"", "\r", "a", "(*.", "\n\"", "\"\n", strings.Repeat("long ", 20)}
 	for seed := range int64(40) {
 		rnd := rand.New(rand.NewSource(seed))

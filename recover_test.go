@@ -71,6 +71,7 @@ func startDamaged(d *simDisk, o *oracle) (started bool, err error) {
 
 // TestStoreFlips flips a bit of every byte of the log, of the snapshot, and of the log with the bets file cut back to the checkpoint.
 func TestStoreFlips(t *testing.T) {
+	t.Parallel()
 	d, o := smallStore(t)
 	for _, name := range []string{".wal.00", ".wal.01", ".state"} {
 		for _, cut := range []bool{false, true} {
@@ -119,6 +120,7 @@ func skipZeros(data []byte, i int) bool {
 
 // TestStoreTruncations cuts each file at every byte.
 func TestStoreTruncations(t *testing.T) {
+	t.Parallel()
 	d, o := smallStore(t)
 	for _, name := range []string{".wal.00", ".wal.01", ".state", ""} {
 		for _, cut := range []bool{false, true} {

@@ -108,6 +108,7 @@ func TestRejectsRows(t *testing.T) {
 
 // TestRejectsTorn kills the client at each byte of its rejects file: what the next one leaves is the same file.
 func TestRejectsTorn(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "rejected.csv")
 	for n := range len(rejectedRows) + 1 {
 		if err := os.WriteFile(path, []byte(rejectedRows[:n]), 0o600); err != nil {
@@ -167,6 +168,7 @@ func TestRejectsRecall(t *testing.T) {
 
 // TestRejectsRandom: of any file, the rows are recalled from each place where they may end.
 func TestRejectsRandom(t *testing.T) {
+	t.Parallel()
 	for seed := range 40 {
 		data := string(randomFile(rand.New(rand.NewSource(int64(seed)))))
 		path := filepath.Join(t.TempDir(), "rejected.csv")

@@ -108,6 +108,7 @@ func (f *sampleFigures) add(t *testing.T, row []string) {
 }
 
 func TestWriteSampleRows(t *testing.T) {
+	t.Parallel()
 	const bets = 100_000
 	file := sampleBytes(t, 7, bets)
 	if bytes.IndexByte(file, '"') >= 0 || bytes.Count(file, []byte("\n")) != bytes.Count(file, []byte("\r\n")) {

@@ -416,6 +416,7 @@ func waitRoom(s *store) {
 
 // TestRoomAgain fills the disk under a real file, and makes room: bets are refused, health fails, and intake goes on by itself.
 func TestRoomAgain(t *testing.T) {
+	t.Parallel()
 	options := testOptions()
 	options.path, options.sync = filepath.Join(t.TempDir(), "bets.csv"), 2*time.Millisecond
 	d := &faultDisk{disk: openTestDisk(t, options.path)}
