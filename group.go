@@ -3,6 +3,11 @@ package main
 // groupMax is the size from which a group takes no more, in bytes. Two of them exist at a time.
 const groupMax = 512 << 10
 
+// A group is longest when it lacks a byte to be full and gets one more message, whose rows are at most
+// twice as long (quotes are doubled), and then what seal appends. This does not compile if a start
+// would take the record for a torn one.
+const _ = uint(walMaxRecord - (groupMax + 2*maxMessage + maxMark + 4 + 2 + 1 + 255 + 4))
+
 // A group is what one record of the log and one sync make durable: messages of any number of
 // connections, in the order of their submission.
 type group struct {

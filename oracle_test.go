@@ -404,6 +404,12 @@ func (w *workload) run(rng *rand.Rand, steps int) error {
 	return w.settleTo(0)
 }
 
+// wait waits for the outcome of g.
+func (g *group) wait() error {
+	<-g.done
+	return g.err
+}
+
 // newRNG returns the random numbers of a seed.
 func newRNG(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 7)) }
 

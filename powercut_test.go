@@ -125,7 +125,8 @@ func (c *cutter) live(state cutState) {
 		if c.rng.IntN(2) == 0 {
 			name, n = "", 1+c.rng.IntN(100)
 		}
-		faulty.setFault(failWrite(name, n, c.rng.IntN(5000)))
+		faulty.setFault(failWrite(name, n, 1+c.rng.IntN(3), c.rng.IntN(5000)))
+		w.noRoom = c.rng.IntN(200) > 0 // what can't be taken back at once is left so; seldom it is waited for
 	}
 	if err := w.run(c.rng, steps); err != nil && !faulty.hasFailed() {
 		c.t.Errorf("%s: work after the start: got %v, want answers", story, err)
@@ -136,13 +137,15 @@ func (c *cutter) live(state cutState) {
 	s.close()
 }
 
-// failWrite makes the n-th write from now on, to any file or to that one, fail for lack of room, with so many of its bytes in the file: crashes come while it is taken back.
-func failWrite(name string, n, short int) func(diskCall) *diskFault {
+// failWrite makes the n-th write from now on, to any file or to that one, and those that follow it, run
+// of them, fail for lack of room, with so many of their bytes in the file: crashes come while it is
+// taken back, and while it cannot be.
+func failWrite(name string, n, run, short int) func(diskCall) *diskFault {
 	return func(c diskCall) *diskFault {
-		if c.kind != "write" || name != "" && c.name != name {
+		if c.kind != "write" || n > 0 && name != "" && c.name != name {
 			return nil
 		}
-		if n--; n != 0 {
+		if n--; n > 0 || n <= -run {
 			return nil
 		}
 		return &diskFault{syscall.ENOSPC, short}

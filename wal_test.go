@@ -318,11 +318,11 @@ func TestWALTakeBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 3 { // as often as there is no room, even for the zeros
-			d.setFault(failWrite("", 1, short))
+			d.setFault(failWrite("", 1, 1, short))
 			if err := appendTest(w, "second"); !errors.Is(err, syscall.ENOSPC) || isFatal(err) {
 				t.Fatalf("short %d: got %v, want ENOSPC that is not fatal", short, err)
 			}
-			d.setFault(failWrite("", 1, short))
+			d.setFault(failWrite("", 1, 1, short))
 			if err := w.takeBack(); !errors.Is(err, syscall.ENOSPC) || isFatal(err) {
 				t.Fatalf("short %d: taking back: got %v, want ENOSPC that is not fatal", short, err)
 			}
