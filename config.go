@@ -253,7 +253,7 @@ func (l *loader) complete() error {
 	case c.mode == "":
 		return usageErrorf("-mode: not given: takes %s", l.find("mode").value.takes)
 	case c.id > 0:
-	case c.mode == "client" || c.mode == "bet":
+	case c.mode == "client" || c.mode == "bet" || c.mode == "forget":
 		return usageErrorf("id: not set by -id, CLI_ID or config file: -mode=%s needs it: takes %s",
 			c.mode, l.find("id").value.takes)
 	case c.mode == "sample":
@@ -271,7 +271,7 @@ func (l *loader) complete() error {
 	source := strings.TrimSuffix(c.dataSource, ".csv")
 	c.dataRejects = strings.ReplaceAll(withID(c.dataRejects), "{source}", source)
 	// Checked once more: the base name and the {id} came after take.
-	if s := l.find("data.source"); c.mode == "client" {
+	if s := l.find("data.source"); c.mode == "client" || c.mode == "forget" {
 		return l.take(s, c.dataSource, l.config.origins[s.key])
 	}
 	return nil

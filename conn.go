@@ -307,8 +307,8 @@ func (c *serverConn) handleNotify(m []byte) (size int, err error) {
 	}
 	// A client that said HELLO waits for the draw here. The others know only the course's
 	// way, which is ACK 3: come back later. After the draw all wait until the winners are known.
-	hold := c.ses.src != nil || c.svc.store.hasDrawn()
-	c.owe(answer{kind: answerWinners, agency: n.Agency, hold: hold, group: c.svc.store.pendingGroup()})
+	group, drawn := c.svc.store.pending()
+	c.owe(answer{kind: answerWinners, agency: n.Agency, hold: c.ses.src != nil || drawn, group: group})
 	return size, nil
 }
 

@@ -24,7 +24,7 @@ func newGroup(buf []byte) *group {
 	if cap(buf) < redoRowsAt {
 		buf = make([]byte, redoRowsAt, 64<<10)
 	}
-	return &group{buf: buf[:redoRowsAt], done: make(chan struct{})}
+	return &group{redo: redo{drawn: noNumber}, buf: buf[:redoRowsAt], done: make(chan struct{})}
 }
 
 // takesMore reports whether the group is not full.

@@ -50,6 +50,7 @@ const (
 	actDurability = "durability"
 	actCheckpoint = "checkpoint"
 	actSync       = "sync"
+	actForget     = "forget"
 	actCloseStore = "close_store"
 
 	// Of the server: bets and the draw.

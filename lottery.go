@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -17,17 +18,19 @@ import (
 // finds them all, whatever number was in force when they were stored.
 type draw struct {
 	agencies int       // distinct agencies that must have finished before it; 0: there is none
-	number   int       // the winning number: that of the settings, once done the one that was drawn
+	winner   int       // the winning number that a draw now would have; draw.winner
 	finished agencySet // agencies that have finished
-	done     bool      // it has taken place
+	drawn    int       // the winning number of the draw that has taken place; noNumber: none has
 }
 
-// noNumber is no winning number.
-const noNumber = -1
+const (
+	noNumber      = -1 // no winning number
+	unknownNumber = -2 // that of a draw in a log of version 1, which did not say
+)
 
 // due reports whether the draw takes place once finished is the set of agencies that have finished.
 func (d *draw) due(finished *agencySet) bool {
-	return d.agencies > 0 && !d.done && finished.count() >= d.agencies
+	return d.agencies > 0 && d.drawn == noNumber && finished.count() >= d.agencies
 }
 
 // An agencySet is a set of agencies.
@@ -78,26 +81,14 @@ func surveyBets(ctx context.Context, bets io.ReaderAt, length int64, number int)
 	if number != noNumber { // computing the seal takes longest
 		v.number, sums = strconv.Itoa(number), io.MultiWriter(crc, seal)
 	}
-	src := io.TeeReader(stoppable{ctx, io.NewSectionReader(bets, 0, length)}, sums)
-	if err := eachRow(src, v.add); err != nil {
-		return nil, err
-	}
+	src := io.TeeReader(io.NewSectionReader(bets, 0, length), sums)
+	err := eachRow(src, func(rec *record) bool {
+		v.add(rec)
+		return ctx.Err() == nil
+	})
 	v.crc = crc.Sum32()
 	seal.Sum(v.seal[:0])
-	return v, nil
-}
-
-// A stoppable reads from src until ctx is done.
-type stoppable struct {
-	ctx context.Context
-	src io.Reader
-}
-
-func (r stoppable) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.src.Read(p)
+	return v, cmp.Or(err, ctx.Err())
 }
 
 // eachRow calls row with each record of src, until it returns false. A file that was adopted may have
@@ -118,7 +109,7 @@ func eachRow(src io.Reader, row func(rec *record) bool) error {
 }
 
 // add notes a row.
-func (v *survey) add(rec *record) bool {
+func (v *survey) add(rec *record) {
 	v.rows++
 	if v.odd == 0 && (len(rec.fields) != 6 || !isDocument(rec.fields[3]) || !isDate(rec.fields[4])) {
 		v.odd = rec.line
@@ -131,7 +122,6 @@ func (v *survey) add(rec *record) bool {
 			w.more = rec.offset
 		}
 	}
-	return true
 }
 
 // damage says how the bytes differ from those of the CRC that was recorded.

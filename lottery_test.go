@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/csv"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,15 +34,17 @@ type drawRun struct {
 	answered []string  // documents of the bets that were answered with a good ACK
 	drawn    bool      // somebody has seen it
 	final    string    // the bets file when the draw was first seen
+	number   int       // that was drawn
 }
 
-// documents returns how often the bets file has each document, and the winners of each agency in the form of a winnerList.
-func documents(data []byte) (stored map[string]int, winners map[string][]byte) {
+// documents returns how often the bets file has each document, and the winners of each agency as the
+// strings of a WINNERS.
+func documents(data []byte, number int) (stored map[string]int, winners map[string][]byte) {
 	stored, winners = map[string]int{}, map[string][]byte{}
 	rows, _ := csv.NewReader(bytes.NewReader(data)).ReadAll()
 	for _, row := range rows {
 		stored[row[3]]++
-		if row[5] == strconv.Itoa(drawNumber) {
+		if row[5] == strconv.Itoa(number) {
 			winners[row[0]] = appendString(winners[row[0]], row[3])
 		}
 	}
@@ -70,6 +74,7 @@ func (r *drawRun) start() error {
 	left := r.rng.IntN(120)
 	rng := newRNG(r.rng.Uint64())
 	r.crashed = nil
+	r.options.winner = drawNumber + r.rng.IntN(3) // whoever starts it decides
 	r.d.before = func() {
 		if left--; left != 0 {
 			return
@@ -100,23 +105,26 @@ func (r *drawRun) check() error {
 			return fmt.Errorf("agency %d: got finished %v", a, l.finished.has(a))
 		}
 	}
-	if r.drawn && !l.done {
+	if r.drawn && l.drawn == noNumber {
 		return errors.New("the draw has come undone")
 	}
-	if l.done && l.finished.count() < r.options.agencies {
+	if l.drawn != noNumber && l.finished.count() < r.options.agencies {
 		return fmt.Errorf("drawn with %d of %d agencies", l.finished.count(), r.options.agencies)
 	}
-	stored, winners := documents(data)
+	stored, winners := documents(data, l.drawn)
 	for _, doc := range r.answered {
 		if stored[doc] != 1 {
 			return fmt.Errorf("bet %s was answered: got it %d times", doc, stored[doc])
 		}
 	}
-	if !l.done {
+	if l.drawn == noNumber {
 		return nil
 	}
 	if r.final == "" {
-		r.drawn, r.final = true, string(data)
+		r.drawn, r.final, r.number = true, string(data), l.drawn
+	}
+	if l.drawn != r.number {
+		return fmt.Errorf("the draw's number: got %d, want %d as before", l.drawn, r.number)
 	}
 	if string(data) != r.final {
 		return errors.New("the bets file changed after the draw")
@@ -137,7 +145,7 @@ func (r *drawRun) check() error {
 func (r *drawRun) hasDrawn() bool {
 	r.s.mu.Lock()
 	defer r.s.mu.Unlock()
-	return r.s.state.draw.done
+	return r.s.state.draw.drawn != noNumber
 }
 
 // awaitWinners waits until the winners are known. It returns false if a crash keeps them from being found.
@@ -339,6 +347,263 @@ func TestDrawSettings(t *testing.T) {
 	drawStore(t, d, 0, 7, 2).close()
 	if got := string(d.read(testPath)); got != rows {
 		t.Errorf("bets file: got %q, want it as it was", got)
+	}
+}
+
+// drawnStore returns what is left of a store that has drawn drawNumber over bets of two agencies: agency 1 has so many winners, each of its bets having
+// another document, with as many bets on other numbers between them, and agency 2 has one.
+func drawnStore(t *testing.T, winners int) *simDisk {
+	t.Helper()
+	d := newSimDisk()
+	options := testOptions()
+	options.agencies, options.winner, options.segment = 1, drawNumber, walSegment
+	s := openTest(t, d, options)
+	add := func(b Bet, count *decision) {
+		count.rows = appendRow(count.rows, &b)
+		count.count++
+	}
+	for i := 0; i < winners; {
+		var next decision
+		for ; i < winners && next.count < 400; i++ {
+			document := []byte(strconv.Itoa(i))
+			add(Bet{1, []byte("A"), []byte("B, C"), document, []byte("2000-01-01"), drawNumber}, &next)
+			add(Bet{1, []byte("A"), []byte("B"), document, []byte("2000-01-01"), drawNumber + 1}, &next)
+			if i == winners/2 {
+				add(Bet{2, []byte("A"), []byte("B"), []byte("77"), []byte("2000-01-01"), drawNumber}, &next)
+			}
+		}
+		if _, err := s.submit(&session{}, &next); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.finish(2); err != nil {
+		t.Fatal(err)
+	}
+	<-s.drawn
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	return d.kill()
+}
+
+// TestManyWinners has more winners than are kept: all are told, in order, and the store holds no more of them than it says.
+func TestManyWinners(t *testing.T) {
+	for _, winners := range []int{0, 1, keptWinners, keptWinners + 1, 3*keptWinners + 5} {
+		d := drawnStore(t, winners)
+		s := openTest(t, d, testOptions())
+		<-s.drawn
+		var want []byte
+		for i := range winners {
+			want = appendString(want, strconv.Itoa(i))
+		}
+		if got, _ := packedWinners(s, 1); !bytes.Equal(got, want) {
+			t.Errorf("%d winners: got %.200q", winners, got)
+		}
+		if got, _ := packedWinners(s, 2); winners > 0 && string(got) != "\x00\x0277" {
+			t.Errorf("%d winners, those of the other agency: got %q", winners, got)
+		}
+		if kept := len(s.drawing.found.winners[1].kept); kept > keptWinners {
+			t.Errorf("%d winners: got %d in memory", winners, kept)
+		}
+		if winners > keptWinners {
+			some := 0
+			_, each, _ := s.winners(1)
+			err := each(func([]byte) bool { some++; return some < keptWinners+1 })
+			if err != nil || some != keptWinners+1 {
+				t.Errorf("stopped in the middle: got %d of them, %v", some, err)
+			}
+			d.dir[testPath].cache = d.dir[testPath].cache[:len(d.read(testPath))/2]
+			if err := each(func([]byte) bool { return true }); err == nil {
+				t.Errorf("%d winners, half of the bets file gone: got no error", winners)
+			}
+		}
+		s.close()
+	}
+}
+
+// TestDrawSeal checks what is said of the bets file at the draw's survey: its seal if it is what was stored, what is wrong if it is not. Either way
+// the winners are told as it stands.
+func TestDrawSeal(t *testing.T) {
+	whole := drawnStore(t, 3)
+	data := whole.read(testPath)
+	seal := fmt.Sprintf("action: sorteo_sello | result: success | apuestas: 7 | sha256: %x", sha256.Sum256(data))
+	at := bytes.Index(data, []byte("2000-01-01,7575"))
+	for _, tt := range []struct {
+		name string
+		at   int
+		to   byte
+		want string
+	}{
+		{"as it was", 0, data[0], seal},
+		{"a name", 2, 'X', "result: fail | file: bets.csv | reason: its first"},
+		{"a birthdate", at + 4, '/', "the first line that is no bet is 2"},
+		{"a line break", bytes.IndexByte(data, '\n'), ' ', "result: fail | file: bets.csv"},
+		{"the last byte", len(data) - 1, ' ', "result: fail | file: bets.csv"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := whole.kill()
+			d.dir[testPath].cache[tt.at] = tt.to
+			var log bytes.Buffer
+			s, err := openStore(context.Background(), d, testOptions(), newLogger(&log, 0))
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-s.drawn
+			if count, _, known := s.winners(1); !known || count < 2 {
+				t.Errorf("winners: got %d, %v", count, known)
+			}
+			s.close()
+			if got := strings.Count(log.String(), tt.want); got != 1 {
+				t.Errorf("got %d lines with %q in\n%s", got, tt.want, log.String())
+			}
+			for line := range strings.Lines(log.String()) {
+				checkLogLine(t, strings.TrimSuffix(line, "\n"))
+			}
+		})
+	}
+}
+
+// TestDrawReadFails cannot read the bets file at the survey, for a while: the winners are known when it can.
+func TestDrawUnreadable(t *testing.T) {
+	d := &faultDisk{disk: drawnStore(t, 3)}
+	d.setFault(func(c diskCall) *diskFault {
+		if c.kind == "read" && c.name == testPath {
+			return &diskFault{err: syscall.EIO}
+		}
+		return nil
+	})
+	var log bytes.Buffer
+	s, err := openStore(context.Background(), d, testOptions(), newLogger(&log, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "a read that failed", d.hasFailed)
+	if _, _, known := s.winners(1); known {
+		t.Error("got winners of a file that cannot be read")
+	}
+	if err := s.close(); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(log.String(), "action: sorteo_sello | result: fail | file: bets.csv") {
+		t.Errorf("got no line about it in\n%s", log.String())
+	}
+}
+
+// TestDrawAfterOtherNumbers has a life with another draw.winner, or none, in which no snapshot can be written: the winners are those of the number that
+// is drawn, whatever was in force when they were stored.
+func TestDrawAfterOtherNumbers(t *testing.T) {
+	for _, between := range [][]int{{8}, {noNumber}, {8, 9}} {
+		d := newSimDisk()
+		options := testOptions()
+		options.agencies = 2
+		bet := 0
+		life := func(winner int, room bool) *store {
+			faulty := &faultDisk{disk: d}
+			s := openTest(t, faulty, func() storeOptions { o := options; o.winner = winner; return o }())
+			if !room {
+				faulty.setFault(func(c diskCall) *diskFault {
+					if c.name == testPath+".state.new" {
+						return &diskFault{err: syscall.ENOSPC}
+					}
+					return nil
+				})
+			}
+			for _, number := range []uint16{7, 8, 9} {
+				bet++
+				b := Bet{1, []byte("A"), []byte("B"), []byte(strconv.Itoa(bet)), []byte("2000-01-01"), number}
+				g, err := s.submit(&session{}, &decision{rows: appendRow(nil, &b), count: 1, total: 1})
+				if err != nil {
+					t.Fatal(err)
+				}
+				<-g.done
+			}
+			return s
+		}
+		life(7, true).close()
+		for _, winner := range between {
+			s := life(winner, false)
+			next := d.kill()
+			d.powerOff()
+			s.close()
+			d = next
+		}
+		s := life(7, true)
+		s.finish(1)
+		s.finish(2)
+		<-s.drawn
+		want := []byte{}
+		for i := range len(between) + 2 {
+			want = appendString(want, strconv.Itoa(1+3*i))
+		}
+		if got, _ := packedWinners(s, 1); !bytes.Equal(got, want) {
+			t.Errorf("numbers %v between: got winners %q, want %q", between, got, want)
+		}
+		s.close()
+	}
+}
+
+// TestDrawMeetsFullDisk makes the draw when there is room: one that was due at the start, since draw.agencies is lower than it was, and one whose last
+// agency met the full disk and says again that it has finished, or whose others do.
+func TestDrawMeetsFullDisk(t *testing.T) {
+	options := testOptions()
+	options.winner = 7
+	for _, tt := range []struct {
+		name     string
+		agencies int     // at the second start; both have finished if it is 2
+		again    []uint8 // who says that it has finished once there is room
+	}{{"due at the start", 2, nil}, {"due at the start, said again", 2, []uint8{1, 2}}, {"the last agency again", 3, []uint8{1, 3}}} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := newSimDisk()
+			options.agencies = 4
+			s := openTest(t, d, options)
+			for agency := range uint8(2) {
+				g, _ := s.finish(agency + 1)
+				<-g.done
+			}
+			s.close()
+			faulty := &faultDisk{disk: d}
+			full := func(c diskCall) *diskFault {
+				if c.kind == "write" && strings.Contains(c.name, ".wal.") || c.kind == "reserve" {
+					return &diskFault{err: syscall.ENOSPC}
+				}
+				return nil
+			}
+			if tt.agencies == 2 {
+				faulty.setFault(full)
+			}
+			options.agencies = tt.agencies
+			s = openTest(t, faulty, options)
+			defer s.close()
+			if faulty.setFault(full); tt.agencies == 3 {
+				s.finish(3)
+			}
+			waitFor(t, "a full disk", func() bool { return s.available() == errUnavailable })
+			faulty.setFault(nil)
+			waitFor(t, "bets taken again", func() bool { return s.available() == nil })
+			for _, agency := range tt.again {
+				if _, err := s.finish(agency); err != nil {
+					t.Error(err)
+				}
+			}
+			<-s.drawn
+		})
+	}
+}
+
+// TestStartStopped stops a start that has to read a bets file: it fails with the context's error, changes no row, and the next start goes on.
+func TestStartStopped(t *testing.T) {
+	stopped, stop := context.WithCancel(context.Background())
+	stop()
+	d := newSimDisk()
+	rows := strings.Repeat("1,a,b,1,1999-01-01,7\r\n", 10_000)
+	d.put(testPath, []byte(rows))
+	if _, err := openStore(stopped, d, testOptions(), quiet); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	s := openTest(t, d.kill(), testOptions())
+	defer s.close()
+	if got := string(d.read(testPath)); got != rows || s.state.bets != 10_000 {
+		t.Errorf("the next start: got %d bytes and %d bets, want %d and 10,000", len(got), s.state.bets, len(rows))
 	}
 }
 

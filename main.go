@@ -5,6 +5,7 @@
 //	tp0 -mode=bet    -id=1              send one bet, from the environment: NOMBRE APELLIDO
 //	                                    DOCUMENTO NACIMIENTO NUMERO
 //	tp0 -mode=cat                       print the stored bets
+//	tp0 -mode=forget -id=1              have a stopped server forget a source, data.source
 //	tp0 -mode=health                    exit 0 when the server at server.address answers, else 1
 //	tp0 -mode=sample -id=1 -bets=1000   print a synthetic agency file
 //	tp0 -version
@@ -120,6 +121,8 @@ func runMode(ctx context.Context, cfg *config, log *slog.Logger, out *lineWriter
 		return runBet(ctx, cfg, b, log)
 	case "cat":
 		return catStore(cfg.storePath, os.Stdout)
+	case "forget":
+		return runForget(ctx, cfg, log)
 	case "health":
 		return runHealth(ctx, cfg)
 	case "keys":

@@ -26,21 +26,19 @@ type state struct {
 
 // The payload of a record of the redo log, integers little-endian:
 //
-//	u56 length of the bets file before this record, u8 form of this payload: 2
+//	u64 length of the bets file before this record
 //	u32 rows, u32 bytes of the rows, then the rows as they stand in the bets file
 //	u32 CRC-32C of the bets file up to behind these rows
 //	u16 sources, for each, how far it got with this record:
-//	    u8 agency, u8 length, name, u64 records, u32 crc, u64 bets stored; all 0: it is forgotten
+//	    u8 agency, u8 length, name, u64 records, u32 crc, u64 bets stored
 //	u8 agencies that finished with this record, for each: u8 agency
 //	u32 winning number of the draw, which took place behind all of the above; 0xffffffff: no draw
 //
 // The rows come first so that a group can be filled while it is open: what precedes them has a
-// fixed size. Form 1, which has 0 for its form, is read as well (parseRedo1).
-const (
-	redoForm   = 2
-	redoFormAt = 56                      // bits of the length below the form
-	redoRowsAt = walRecordHead + 8 + 4*2 // where the rows start in a record with its head
-)
+// fixed size. Version 1 is read as well (parseFirst); the segment tells the version.
+
+// redoRowsAt is where the rows start in a record with its head.
+const redoRowsAt = walRecordHead + 8 + 4 + 4
 
 // A redo is what a record says. Its slices alias the record.
 type redo struct {
@@ -50,9 +48,7 @@ type redo struct {
 	crc      uint32
 	marks    []sourceMark
 	finished []byte
-	draw     bool
-	number   int  // of the draw
-	first    bool // form 1, which has neither crc nor number
+	drawn    int // as in a draw
 }
 
 // A sourceMark says how far a source got.
@@ -67,7 +63,7 @@ func (r *redo) seal(buf []byte, length int64, crc uint32) []byte {
 	le := binary.LittleEndian
 	r.rows = buf[redoRowsAt:]
 	r.length, r.crc = length, crc32.Update(crc, castagnoli, r.rows)
-	le.PutUint64(buf[walRecordHead:], uint64(length)|redoForm<<redoFormAt)
+	le.PutUint64(buf[walRecordHead:], uint64(length))
 	le.PutUint32(buf[walRecordHead+8:], r.count)
 	le.PutUint32(buf[walRecordHead+12:], uint32(len(r.rows)))
 	buf = le.AppendUint32(buf, r.crc)
@@ -76,15 +72,7 @@ func (r *redo) seal(buf []byte, length int64, crc uint32) []byte {
 		buf = appendMark(buf, m.key, m.at)
 	}
 	buf = append(append(buf, byte(len(r.finished))), r.finished...)
-	return le.AppendUint32(buf, uint32(drawnNumber(r.draw, r.number)))
-}
-
-// drawnNumber is number if it was drawn, otherwise noNumber.
-func drawnNumber(drawn bool, number int) int {
-	if drawn {
-		return number
-	}
-	return noNumber
+	return le.AppendUint32(buf, uint32(r.drawn))
 }
 
 // appendMark appends how far a source got.
@@ -99,24 +87,19 @@ func appendMark(dst []byte, key sourceKey, at mark) []byte {
 // errPayload says that a payload or a snapshot does not have the form that its checksum vouches for.
 var errPayload = errors.New("state: not in the form of this version")
 
-// parseRedo reads a payload.
-func parseRedo(payload []byte) (*redo, error) {
+// parseRedo reads a payload of a log of that version.
+func parseRedo(version uint32, payload []byte) (*redo, error) {
 	d := decoder{data: payload}
-	head := d.integer(8)
-	r := &redo{length: int64(head & (1<<redoFormAt - 1)), count: d.u32()}
-	r.rows = d.bytes(int(d.u32()))
-	switch head >> redoFormAt {
-	case 0:
+	r := &redo{length: int64(d.u64()), count: d.u32(), rows: d.bytes(int(d.u32())), drawn: noNumber}
+	if version == 1 {
 		r.parseFirst(&d)
-	case redoForm:
+	} else {
 		r.crc = d.u32()
 		for range d.integer(2) {
 			r.marks = append(r.marks, d.mark(false))
 		}
 		r.finished = d.bytes(int(d.u8()))
-		r.draw, r.number = d.draw()
-	default:
-		return nil, errPayload
+		r.drawn = int(int32(d.u32()))
 	}
 	if d.bad || len(d.data) > 0 {
 		return nil, errPayload
@@ -124,7 +107,7 @@ func parseRedo(payload []byte) (*redo, error) {
 	return r, nil
 }
 
-// parseFirst reads the rest of a payload of form 1, behind the rows:
+// parseFirst reads the rest of a payload of version 1, behind the rows:
 //
 //	u16 sources, for each: u8 agency, u8 length, name, u64 records, u32 crc
 //	u32 winners, for each: u8 agency, u8 length, document
@@ -133,7 +116,6 @@ func parseRedo(payload []byte) (*redo, error) {
 //
 // The winners may be of another number than the draw's: they are found in the bets file instead.
 func (r *redo) parseFirst(d *decoder) {
-	r.first = true
 	for range d.integer(2) {
 		r.marks = append(r.marks, d.mark(true))
 	}
@@ -142,7 +124,9 @@ func (r *redo) parseFirst(d *decoder) {
 		d.bytes(int(d.u8()))
 	}
 	r.finished = d.bytes(int(d.u8()))
-	r.draw = d.u8() == 1
+	if d.u8() == 1 {
+		r.drawn = unknownNumber
+	}
 }
 
 // apply brings the state to where the record leaves it.
@@ -157,11 +141,8 @@ func (s *state) apply(sequence uint64, r *redo) {
 	for _, agency := range r.finished {
 		s.draw.finished.add(agency)
 	}
-	if r.draw {
-		s.draw.done = true
-		if !r.first {
-			s.draw.number = r.number
-		}
+	if r.drawn != noNumber {
+		s.draw.drawn = r.drawn
 	}
 }
 
@@ -189,7 +170,7 @@ func appendState(dst []byte, s *state) []byte {
 	dst = le.AppendUint64(dst, uint64(s.length))
 	dst = le.AppendUint64(dst, s.bets)
 	dst = le.AppendUint32(dst, s.crc)
-	dst = le.AppendUint32(dst, uint32(drawnNumber(s.draw.done, s.draw.number)))
+	dst = le.AppendUint32(dst, uint32(s.draw.drawn))
 	for _, word := range s.draw.finished {
 		dst = le.AppendUint64(dst, word)
 	}
@@ -203,29 +184,29 @@ func appendState(dst []byte, s *state) []byte {
 }
 
 // parseState reads a snapshot. One of version 1 says nothing of crc.
-func parseState(data []byte) (s *state, version int, err error) {
+func parseState(data []byte) (s state, version uint32, err error) {
 	le := binary.LittleEndian
 	end := len(data) - 4
 	if end < len(stateMagic)+4 || string(data[:len(stateMagic)]) != stateMagic ||
 		crc32.Checksum(data[:end], castagnoli) != le.Uint32(data[end:]) {
-		return nil, 0, errors.New("damaged (its checksum does not match): restore it from a copy")
+		return s, 0, errors.New("damaged (its checksum does not match): restore it from a copy")
 	}
 	d := decoder{data: data[len(stateMagic):end]}
-	version = int(d.u32())
-	s = &state{sequence: d.u64(), length: int64(d.u64()), bets: d.u64()}
+	version = d.u32()
+	s = state{sequence: d.u64(), length: int64(d.u64()), bets: d.u64()}
 	switch version {
 	case 1:
 		s.parseFirst(&d)
 	case stateVersion:
 		s.crc = d.u32()
-		s.draw.done, s.draw.number = d.draw()
+		s.draw.drawn = int(int32(d.u32()))
 		s.parseSources(&d, false)
 	default:
-		return nil, 0, fmt.Errorf("version %d is newer than this program, which knows %d: start a newer program",
+		return s, 0, fmt.Errorf("version %d is newer than this program, which knows %d: start a newer program",
 			version, stateVersion)
 	}
 	if d.bad || len(d.data) > 0 {
-		return nil, 0, errPayload
+		return s, 0, errPayload
 	}
 	return s, version, nil
 }
@@ -233,11 +214,14 @@ func parseState(data []byte) (s *state, version int, err error) {
 // parseFirst reads the rest of a snapshot of version 1, behind bets:
 //
 //	u8 1: drawn, u32 winning number (0xffffffff: winners are not kept), 4 × u64 agencies that finished
-//	u32 sources, for each as in a record of form 1
+//	u32 sources, for each as in a record of version 1
 //	u16 agencies with winners, for each: u8 agency, u32 count, u32 bytes, then the documents
 func (s *state) parseFirst(d *decoder) {
-	s.draw.done = d.u8() == 1
-	s.draw.number = int(int32(d.u32()))
+	drawn := d.u8()
+	s.draw.winner, s.draw.drawn = int(int32(d.u32())), noNumber
+	if drawn == 1 {
+		s.draw.drawn = s.draw.winner
+	}
 	s.parseSources(d, true)
 	for n := d.integer(2); n > 0 && !d.bad; n-- {
 		d.u8()
@@ -287,7 +271,7 @@ func (d *decoder) u8() uint8   { return uint8(d.integer(1)) }
 func (d *decoder) u32() uint32 { return uint32(d.integer(4)) }
 func (d *decoder) u64() uint64 { return d.integer(8) }
 
-// mark reads a source and how far it got. The first form did not say how many of its bets were
+// mark reads a source and how far it got. Version 1 did not say how many of its bets were
 // stored: all of them count.
 func (d *decoder) mark(first bool) (m sourceMark) {
 	m.key.agency = d.u8() // statements of their own: the order is that of the bytes
@@ -299,10 +283,4 @@ func (d *decoder) mark(first bool) (m sourceMark) {
 		m.at.stored = d.u64()
 	}
 	return m
-}
-
-// draw reads the number that was drawn, if one was.
-func (d *decoder) draw() (drawn bool, number int) {
-	number = int(int32(d.u32()))
-	return number != noNumber, number
 }

@@ -31,14 +31,17 @@ func sum(data []byte) []byte {
 }
 
 // fullState returns a state with something of everything.
-func fullState() *state {
-	s := &state{sequence: 7, length: 300, bets: 9, crc: 0x01020304}
+func fullState() state {
+	s := state{sequence: 7, length: 300, bets: 9, crc: 0x01020304}
 	s.sources.put(sourceKey{3, "agency-3.csv"}, mark{Resume{12, 0xdeadbeef}, 11})
-	s.draw.number, s.draw.done = 7574, true
+	s.draw.drawn = 7574
 	s.draw.finished.add(1)
 	s.draw.finished.add(255)
 	return s
 }
+
+// snapshotOf returns the snapshot of s.
+func snapshotOf(s state) []byte { return appendState(nil, &s) }
 
 const stateGolden = `
 7470307374617465            # "tp0state"
@@ -62,7 +65,7 @@ const stateGoldenFirst = `
 // TestStateFormat pins the bytes of the snapshot, both ways, and those of version 1.
 func TestStateFormat(t *testing.T) {
 	want := sum(form(t, stateGolden))
-	data := appendState(nil, fullState())
+	data := snapshotOf(fullState())
 	if !bytes.Equal(data, want) {
 		t.Errorf("got %x,\nwant %x", data, want)
 	}
@@ -73,7 +76,7 @@ func TestStateFormat(t *testing.T) {
 	if !reflect.DeepEqual(s, fullState()) {
 		t.Errorf("parsed back: got %+v, want %+v", s, fullState())
 	}
-	if again := appendState([]byte("before"), s); !bytes.Equal(again[6:], data) {
+	if again := appendState([]byte("before"), &s); !bytes.Equal(again[6:], data) {
 		t.Errorf("encoded again: got %x, want %x", again[6:], data)
 	}
 	first, version, err := parseState(sum(form(t, stateGoldenFirst)))
@@ -81,14 +84,14 @@ func TestStateFormat(t *testing.T) {
 		t.Fatalf("version 1: got version %d, %v", version, err)
 	}
 	old := fullState()
-	old.crc, old.draw.done = 0, false
+	old.crc, old.draw.drawn, old.draw.winner = 0, noNumber, 7574
 	old.sources[3]["agency-3.csv"] = mark{Resume{12, 0xdeadbeef}, 12} // all of its bets count as stored
 	if !reflect.DeepEqual(first, old) {
 		t.Errorf("version 1: got %+v, want %+v", first, old)
 	}
 	none := fullState()
-	none.draw.done = false
-	if s, _, err := parseState(appendState(nil, none)); err != nil || s.draw.done || s.draw.number != noNumber {
+	none.draw.drawn = noNumber
+	if s, _, err := parseState(snapshotOf(none)); err != nil || s.draw.drawn != noNumber {
 		t.Errorf("before the draw: got %+v, %v", s, err)
 	}
 }
@@ -96,7 +99,7 @@ func TestStateFormat(t *testing.T) {
 const redoRow = "312c612c622c312c313939392d30312d30312c370d0a" // "1,a,b,1,1999-01-01,7\r\n"
 
 const redoGolden = `
-2c010000000000 02           # length, form
+2c01000000000000           # length
 01000000 16000000 ` + redoRow + `
 66b29312                    # CRC of the bets file with the row, filled in by the test
 0100 01 01 61 0200000000000000 03000000 0100000000000000
@@ -114,7 +117,7 @@ func sealed() *group {
 	g := newGroup(nil)
 	g.buf = append(g.buf, "1,a,b,1,1999-01-01,7\r\n"...)
 	g.count, g.marks = 1, []sourceMark{{sourceKey{1, "a"}, mark{Resume{2, 3}, 1}}}
-	g.finished, g.draw, g.number = []byte{4, 5}, true, 7
+	g.finished, g.drawn = []byte{4, 5}, 7
 	g.buf = g.seal(g.buf, 300, 0x01020304)
 	return g
 }
@@ -122,7 +125,7 @@ func sealed() *group {
 // sealedPayload is the payload of sealed.
 func sealedPayload() []byte { return sealed().buf[walRecordHead:] }
 
-// TestRedoFormat pins the bytes of a record's payload, both ways, and those of form 1.
+// TestRedoFormat pins the bytes of a record's payload, both ways, and those of version 1.
 func TestRedoFormat(t *testing.T) {
 	want := form(t, redoGolden)
 	crcAt := 16 + len(redoRow)/2
@@ -131,45 +134,36 @@ func TestRedoFormat(t *testing.T) {
 	if got := g.buf[walRecordHead:]; !bytes.Equal(got, want) {
 		t.Errorf("got %x,\nwant %x", got, want)
 	}
-	r, err := parseRedo(want)
+	r, err := parseRedo(2, want)
 	if err != nil || !reflect.DeepEqual(*r, g.redo) {
 		t.Fatalf("got %+v, %v,\nwant %+v", r, err, g.redo)
 	}
 	wantState := state{sequence: 8, length: 322, bets: 1, crc: r.crc}
 	wantState.sources.put(sourceKey{1, "a"}, mark{Resume{2, 3}, 1})
-	wantState.draw = draw{number: 7, finished: agencySet{1<<4 | 1<<5}, done: true}
-	s := state{draw: draw{number: 5}}
+	wantState.draw = draw{drawn: 7, finished: agencySet{1<<4 | 1<<5}}
+	s := state{}
 	if s.apply(8, r); !reflect.DeepEqual(s, wantState) {
 		t.Errorf("applied: got %+v, want %+v", s, wantState)
 	}
-	first, err := parseRedo(form(t, redoGoldenFirst))
-	if err != nil || !first.first || string(first.finished) != "\x04\x05" || !first.draw || len(first.marks) != 1 {
-		t.Fatalf("form 1: got %+v, %v", first, err)
+	first, err := parseRedo(1, form(t, redoGoldenFirst))
+	if err != nil || string(first.finished) != "\x04\x05" || first.drawn != unknownNumber || len(first.marks) != 1 {
+		t.Fatalf("version 1: got %+v, %v", first, err)
 	}
-	s = state{draw: draw{number: 5}}
-	if s.apply(8, first); s.draw.number != 5 || !s.draw.done || s.sources.at(sourceKey{1, "a"}).stored != 2 {
-		t.Errorf("form 1 applied: got %+v, want the number in force, and all bets as stored", s)
-	}
-}
-
-// TestForget applies the mark that forgets a source.
-func TestForget(t *testing.T) {
-	s := fullState()
-	s.apply(8, &redo{marks: []sourceMark{{key: sourceKey{3, "agency-3.csv"}}}})
-	if s.sources.count() != 0 {
-		t.Errorf("got %d sources, want none", s.sources.count())
+	s = state{}
+	if s.apply(8, first); s.sources.at(sourceKey{1, "a"}).stored != 2 {
+		t.Errorf("version 1 applied: got %+v, want all bets as stored", s)
 	}
 }
 
 // TestRedoShort checks that no prefix of a payload passes for one, nor does one with a byte more.
 func TestRedoShort(t *testing.T) {
-	for _, payload := range [][]byte{sealedPayload(), form(t, redoGoldenFirst)} {
+	for version, payload := range map[uint32][]byte{2: sealedPayload(), 1: form(t, redoGoldenFirst)} {
 		for n := range payload {
-			if _, err := parseRedo(payload[:n]); err == nil {
+			if _, err := parseRedo(version, payload[:n]); err == nil {
 				t.Errorf("the first %d of %d bytes: got no error", n, len(payload))
 			}
 		}
-		if _, err := parseRedo(append(payload, 0)); err == nil {
+		if _, err := parseRedo(version, append(payload, 0)); err == nil {
 			t.Error("a byte more: got no error")
 		}
 	}
@@ -177,17 +171,17 @@ func TestRedoShort(t *testing.T) {
 
 // FuzzRedo parses any bytes: it never fails but with an error, what it takes can be applied, and there is one way alone to say it.
 func FuzzRedo(f *testing.F) {
-	f.Add(sealedPayload())
-	f.Add(form(f, redoGoldenFirst))
-	f.Add([]byte(strings.Repeat("\xff", 40)))
-	f.Fuzz(func(t *testing.T, payload []byte) {
-		r, err := parseRedo(payload)
+	f.Add(uint32(2), sealedPayload())
+	f.Add(uint32(1), form(f, redoGoldenFirst))
+	f.Add(uint32(2), []byte(strings.Repeat("\xff", 40)))
+	f.Fuzz(func(t *testing.T, version uint32, payload []byte) {
+		r, err := parseRedo(version, payload)
 		if err != nil {
 			return
 		}
 		s := &state{}
 		s.apply(1, r)
-		if r.first {
+		if version == 1 {
 			return
 		}
 		again := *r
@@ -208,18 +202,16 @@ func FuzzState(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, version, err := parseState(appendState(nil, s))
-		if !s.draw.done {
-			s.draw.number = noNumber
-		}
-		if err != nil || version != stateVersion || !reflect.DeepEqual(fullSources(again), fullSources(s)) {
+		again, version, err := parseState(snapshotOf(s))
+		s.draw.winner = 0 // of version 1
+		if err != nil || version != stateVersion || !reflect.DeepEqual(withoutEmpty(again), withoutEmpty(s)) {
 			t.Errorf("written and read again: got %+v, %v, want %+v", again, err, s)
 		}
 	})
 }
 
-// fullSources returns s without empty maps, which stand for none.
-func fullSources(s *state) *state {
+// withoutEmpty returns s without empty maps, which stand for none.
+func withoutEmpty(s state) state {
 	for agency, names := range s.sources {
 		if len(names) == 0 {
 			s.sources[agency] = nil

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bytes"
+	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"time"
 )
@@ -26,17 +27,33 @@ type storeOptions struct {
 // what is wrong, and what can be done. Once ctx is done it fails with ctx's error, and the files are
 // as after a crash.
 func openStore(ctx context.Context, d disk, options storeOptions, log *slog.Logger) (*store, error) {
-	r := &recovery{ctx: ctx, options: options, log: log}
-	r.ledger = &ledger{disk: d, path: options.path, log: log}
-	if err := r.run(); err != nil {
-		r.ledger.closeFiles()
+	r, err := recoverStore(ctx, d, options, log)
+	if err != nil {
 		return nil, err
 	}
 	return newStore(r.ledger, r.state, options.sync, log), nil
 }
 
-// errNoSnapshot says that there is a log without the snapshot that goes with it.
-var errNoSnapshot = errors.New("store: there is no snapshot")
+// forgetSource is mode forget: a store that no server has forgets a source.
+func forgetSource(ctx context.Context, d disk, options storeOptions, key sourceKey, log *slog.Logger) error {
+	r, err := recoverStore(ctx, d, options, log)
+	if err != nil {
+		return err
+	}
+	defer r.ledger.closeFiles()
+	at, known := r.state.sources[key.agency][key.name]
+	if !known {
+		return fmt.Errorf("forget: %s knows no source %q of agency %d: set id and data.source", options.path, key.name, key.agency)
+	}
+	// The snapshot covers the log: no record brings the source back.
+	delete(r.state.sources[key.agency], key.name)
+	if err := r.ledger.writeSnapshot(appendState(nil, &r.state)); err != nil {
+		return err
+	}
+	log.Info(actForget, success, "agency", key.agency, "source", key.name, "bets", at.stored,
+		"reason", "sent again, its bets would be stored once more")
+	return nil
+}
 
 // A recovery is the start of a store: from whatever a crash has left to a state that a crash can
 // leave again. docs/durability.md goes through it step by step.
@@ -46,21 +63,31 @@ type recovery struct {
 	log     *slog.Logger
 	ledger  *ledger // what is recovered, with the state
 	state   state
-	version int   // of the snapshot; 0: there is none, and so no log
-	size    int64 // of the bets file, as it was found
-	adopted bool  // there was a bets file and nothing of ours
-	stale   bool  // the snapshot on disk is not the state
+	version uint32 // of the snapshot; 0: there is none, and so no log
+	size    int64  // of the bets file, as it was found
+	adopted bool   // there was a bets file and nothing of ours
+	stale   bool   // the snapshot on disk is not the state
 	report  walReport
+}
+
+// recoverStore recovers a store.
+func recoverStore(ctx context.Context, d disk, options storeOptions, log *slog.Logger) (*recovery, error) {
+	r := &recovery{ctx: ctx, options: options, log: log}
+	r.ledger = &ledger{disk: d, path: options.path, log: log}
+	r.state.draw.drawn = noNumber
+	if err := r.run(); err != nil {
+		r.ledger.closeFiles()
+		return nil, err
+	}
+	return r, nil
 }
 
 // run goes through the steps of a start.
 func (r *recovery) run() error {
-	// What a process that was killed had renamed or created must not come undone when something has
-	// been built on it.
-	if err := r.ledger.disk.syncDir(); err != nil {
-		return fmt.Errorf("store: sync of the folder of %s: %w", r.options.path, err)
-	}
 	for _, step := range []func() error{
+		// What a process that was killed had renamed or created must not come undone when something
+		// has been built on it.
+		r.ledger.disk.syncDir,
 		r.readSnapshot,
 		r.openBets,
 		r.replayLog, // on top of the snapshot: the state as of the last durable record
@@ -79,70 +106,55 @@ func (r *recovery) run() error {
 // readSnapshot reads PATH.state.
 func (r *recovery) readSnapshot() error {
 	name := r.options.path + ".state"
-	data, err := readWhole(r.ledger.disk, name)
+	f, err := r.ledger.disk.open(name, os.O_RDONLY)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	s, version, err := parseState(data)
-	if err != nil {
-		return fmt.Errorf("store: %s: %w", name, err)
-	}
-	r.state, r.version = *s, version
-	return nil
-}
-
-// readWhole reads a file of a disk.
-func readWhole(d disk, name string) ([]byte, error) {
-	f, err := d.open(name, os.O_RDONLY)
-	if err != nil {
-		return nil, err
+		return err
 	}
 	defer f.Close()
-	size, err := f.size()
+	data, err := io.ReadAll(io.NewSectionReader(f, 0, math.MaxInt64))
+	if err == nil {
+		r.state, r.version, err = parseState(data)
+	}
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("%s: %w", name, err)
 	}
-	data := make([]byte, size)
-	if n, err := f.ReadAt(data, 0); n < len(data) {
-		return nil, err
-	}
-	return data, nil
+	return nil
 }
 
 // openBets opens the bets file, and makes it where the store is new.
 func (r *recovery) openBets() error {
-	path := r.options.path
-	f, err := r.ledger.disk.open(path, os.O_RDWR)
-	if errors.Is(err, os.ErrNotExist) {
-		if r.state.length > 0 {
-			return fmt.Errorf("store: %s is gone, and %s.state knows of %d bets in it: put it back; "+
-				"or, to begin anew, move %s.state and %s.wal.* away too", path, path, r.state.bets, path, path)
-		}
-		if f, err = r.ledger.disk.open(path, os.O_RDWR|os.O_CREATE); err == nil {
-			err = r.ledger.disk.syncDir()
-		}
+	path, flag := r.options.path, os.O_RDWR
+	if r.state.length == 0 {
+		flag |= os.O_CREATE
 	}
-	if err != nil {
-		return fmt.Errorf("store: %w", err)
+	f, err := r.ledger.disk.open(path, flag)
+	if errors.Is(err, os.ErrNotExist) && r.state.length > 0 {
+		return fmt.Errorf("%s is gone, and %s.state knows of %d bets in it: put it back; "+
+			"or, to begin anew, move %s.state and %s.wal.* away too", path, path, r.state.bets, path, path)
 	}
-	r.ledger.bets = f
-	if err = f.lock(); err != nil {
-		return fmt.Errorf("store: %w", err)
+	if err == nil {
+		r.ledger.bets = f
+		err = f.lock()
 	}
-	if r.size, err = f.size(); err != nil {
-		return fmt.Errorf("store: %w", err)
+	if err == nil {
+		r.size, err = f.size()
+	}
+	if err == nil && r.state.length == 0 {
+		err = r.ledger.disk.syncDir()
 	}
 	switch {
+	case err != nil:
+		return err
 	case r.version == 0 && r.size > 0:
 		return r.adopt()
 	case r.size < r.state.length:
-		return fmt.Errorf("store: %s has %d bytes, and %s.state says that %d were in it: bets that were acknowledged "+
-			"are gone: restore it from a copy; or, to go on with what it has, move %s.state and %s.wal.* away",
+		return fmt.Errorf("%s has %d bytes, and %s.state says that %d were in it: bets that were acknowledged are gone: "+
+			"restore it from a copy; or, to go on with what it has, move %s.state and %s.wal.* away",
 			path, r.size, path, r.state.length, path, path)
-	case r.version == 1: // it says nothing of the bytes
+	case r.version == 1: // its snapshot says nothing of the bytes
 		return r.survey()
 	}
 	return nil
@@ -154,7 +166,7 @@ func (r *recovery) adopt() error {
 	r.adopted = true
 	last := make([]byte, 1)
 	if _, err := r.ledger.bets.ReadAt(last, r.size-1); err != nil {
-		return fmt.Errorf("store: %w", err)
+		return err
 	}
 	if last[0] != '\n' {
 		end := "\r\n"
@@ -162,7 +174,7 @@ func (r *recovery) adopt() error {
 			end = "\n"
 		}
 		if _, err := r.ledger.bets.WriteAt([]byte(end), r.size); err != nil {
-			return fmt.Errorf("store: %w", err)
+			return err
 		}
 		r.size += int64(len(end))
 	}
@@ -175,7 +187,7 @@ func (r *recovery) survey() error {
 	r.log.Info(actAdopt, inProgress, "file", r.options.path, "bytes", r.state.length, "reason", "its bytes are not known yet")
 	found, err := surveyBets(r.ctx, r.ledger.bets, r.state.length, noNumber)
 	if err != nil {
-		return fmt.Errorf("store: reading %s: %w", r.options.path, err)
+		return fmt.Errorf("reading %s: %w", r.options.path, err)
 	}
 	r.state.bets, r.state.crc, r.stale = found.rows, found.crc, true
 	return nil
@@ -187,41 +199,30 @@ func (r *recovery) replayLog() (err error) {
 	path := r.options.path
 	r.ledger.wal, r.report, err = openWAL(r.ledger.disk, path, r.options.sync != syncAlways,
 		cmp.Or(r.options.segment, walSegment), r.state.sequence, r.replay)
-	var damage *corruptError
-	if r.version == 0 && r.report.found && (err == nil || errors.As(err, &damage)) {
-		err = errNoSnapshot // a snapshot is durable before the first segment is begun
-	}
-	if errors.Is(err, errNoSnapshot) {
-		return fmt.Errorf("store: %s.state is gone, and the log that goes with it (%s.wal.*) is not: put it back; "+
+	if r.version == 0 && r.report.found { // a snapshot is durable before the first segment is begun
+		return fmt.Errorf("%s.state is gone, and the log that goes with it (%s.wal.*) is not: put it back; "+
 			"or, to take %s as it stands, move %s.wal.* away", path, path, path, path)
 	}
 	if err == nil && r.ledger.wal.next > r.state.sequence+1 { // numbers of dropped records
-		r.state.sequence = r.ledger.wal.next - 1
-		r.stale = true
+		r.state.sequence, r.stale = r.ledger.wal.next-1, true
 	}
 	return err
 }
 
 // replay brings the bets file and the state to where a record leaves them.
-func (r *recovery) replay(payload []byte) error {
-	rec, err := parseRedo(payload)
-	if err != nil {
-		return err
-	}
-	if r.version == 0 {
-		return errNoSnapshot
-	}
-	if rec.length != r.state.length {
-		return fmt.Errorf("its rows start at byte %d of %s, and those before end at %d",
-			rec.length, r.options.path, r.state.length)
+func (r *recovery) replay(version uint32, payload []byte) error {
+	rec, err := parseRedo(version, payload)
+	if err != nil || r.version == 0 { // without a snapshot nothing is replayed: replayLog says so
+		return cmp.Or(err, errPayload)
 	}
 	crc := crc32.Update(r.state.crc, castagnoli, rec.rows)
-	if rec.first {
+	if version == 1 {
 		rec.crc = crc
 	}
-	if rec.crc != crc {
-		return fmt.Errorf("with its rows the CRC-32C of %s is %08x, and should be %08x: "+
-			"the log and %s.state are not of the same store: %s", r.options.path, crc, rec.crc, r.options.path, restoreAdvice)
+	if rec.length != r.state.length || rec.crc != crc {
+		return fmt.Errorf("it follows on %d bytes of %s, and ends with their CRC-32C at %08x, where it is %d and %08x: "+
+			"log and %s.state are not of one store: %s", rec.length, r.options.path, rec.crc, r.state.length, crc,
+			r.options.path, restoreAdvice)
 	}
 	// Written again even if they are there: what the page cache shows need not be what the disk has.
 	if _, err := r.ledger.bets.WriteAt(rec.rows, rec.length); err != nil {
@@ -248,13 +249,13 @@ func (r *recovery) cutBets() error {
 			return &corruptError{r.report.file, r.report.offset, what}
 		}
 		if err := r.ledger.bets.truncate(r.state.length); err != nil {
-			return fmt.Errorf("store: cutting %s: %w", path, err)
+			return fmt.Errorf("cutting %s: %w", path, err)
 		}
 		r.stale = true
 	}
 	// Also where nothing was repaired: an earlier start may have been killed before its sync.
 	if err := r.ledger.bets.sync(); err != nil {
-		return fmt.Errorf("store: sync of %s: %w", path, err)
+		return fmt.Errorf("sync of %s: %w", path, err)
 	}
 	return nil
 }
@@ -262,12 +263,14 @@ func (r *recovery) cutBets() error {
 // setDraw brings the draw in line with the settings. One that has taken place stays as it was.
 func (r *recovery) setDraw() error {
 	d := &r.state.draw
-	d.agencies = r.options.agencies
-	if !d.done || d.number == noNumber { // a snapshot of version 1 may not know what was drawn
-		d.number = r.options.winner
+	if d.drawn == unknownNumber { // that in force at the last snapshot of version 1, if there was one
+		if d.drawn = d.winner; d.drawn == noNumber {
+			d.drawn = r.options.winner
+		}
 	}
-	if d.agencies > 0 && d.number != r.options.winner {
-		r.log.Warn(actSorteoAnterior, success, "numero", d.number,
+	d.agencies, d.winner = r.options.agencies, r.options.winner
+	if d.agencies > 0 && d.drawn != noNumber && d.drawn != d.winner {
+		r.log.Warn(actSorteoAnterior, success, "numero", d.drawn,
 			"motivo", "the draw of this store has taken place with this number: draw.winner counts no more")
 	}
 	return nil
@@ -337,46 +340,24 @@ func (r *recovery) begin() error {
 	return nil
 }
 
-// forgetSource is mode forget: it opens a store that no server has, makes it forget a source, and
-// closes it.
-func forgetSource(ctx context.Context, d disk, options storeOptions, key sourceKey, log *slog.Logger) error {
-	s, err := openStore(ctx, d, options, log)
-	if err != nil {
-		return err
-	}
-	if at := s.state.sources.at(key); at == (mark{}) {
-		err = fmt.Errorf("forget: the store knows no source %q of agency %d: set id and data.source", key.name, key.agency)
-	} else if err = s.forgetSource(key); err == nil {
-		log.Info(actStore, success, "agency", key.agency, "source", key.name, "bets", at.stored,
-			"reason", "forgotten: whoever sends it again stores its bets once more")
-	}
-	return errors.Join(err, s.close())
-}
-
-// catStore prints the stored bets.
+// catStore prints the stored bets. A row that is being written has no end yet, and is left out.
 func catStore(path string, out io.Writer) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("cat: there is no store: %w", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
+	rows, printed := bufio.NewReader(f), bufio.NewWriter(out)
+	for {
+		row, err := rows.ReadSlice('\n')
+		switch {
+		case err == io.EOF:
+			return printed.Flush()
+		case err != nil && err != bufio.ErrBufferFull:
+			return err
+		}
+		if _, err := printed.Write(row); err != nil {
+			return err
+		}
 	}
-	// The size at the start is the end of a group or lies in one that is being written; stopping at a
-	// line break keeps rows whole.
-	_, err = io.Copy(out, io.LimitReader(f, wholeLines(f, info.Size())))
-	return err
-}
-
-// wholeLines returns how many of the first size bytes of f are whole lines; all of them if the last
-// line is longer than any of ours.
-func wholeLines(f io.ReaderAt, size int64) int64 {
-	tail := make([]byte, min(size, 2*maxMessage))
-	n, _ := f.ReadAt(tail, size-int64(len(tail)))
-	if i := bytes.LastIndexByte(tail[:n], '\n'); i >= 0 {
-		return size - int64(len(tail)) + int64(i) + 1
-	}
-	return size
 }

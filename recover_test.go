@@ -296,14 +296,14 @@ func TestFrozenV1(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "bets.csv")
-	s := openTest(t, openTestDisk(t, path), storeOptions{path: path, agencies: 2, winner: 8})
+	s := openTest(t, openTestDisk(t, path), storeOptions{path: path, agencies: 2, winner: 9})
 	defer s.close()
 	got, err := os.ReadFile(path)
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("bets file: got %d bytes and %v, want %d", len(got), err, len(want))
 	}
-	if s.state.sequence != 8 || s.state.bets != 118 || s.state.sources.count() != 2 || !s.state.draw.done {
-		t.Errorf("state: got sequence %d, %d bets, %d sources, drawn %v; want 8, 118, 2, true", s.state.sequence, s.state.bets, s.state.sources.count(), s.state.draw.done)
+	if s.state.sequence != 8 || s.state.bets != 118 || s.state.sources.count() != 2 || s.state.draw.drawn != 8 {
+		t.Errorf("state: got sequence %d, %d bets, %d sources, drawn %d; want 8, 118, 2, 8", s.state.sequence, s.state.bets, s.state.sources.count(), s.state.draw.drawn)
 	}
 	for key, at := range map[sourceKey]Resume{sourceOf(0): {135, 0x04e20101}, sourceOf(1): {12, 0xfb5e8fdd}} {
 		if got := s.state.sources.at(key); got.Resume != at {

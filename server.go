@@ -114,6 +114,20 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	return err
 }
 
+// runForget is mode forget: the store, which no server may have, forgets a source.
+func runForget(ctx context.Context, cfg *config, log *slog.Logger) error {
+	disk, path, err := openDisk(cfg.storePath)
+	if err != nil {
+		return storeFolderError(cfg.storePath, err)
+	}
+	defer disk.Close()
+	if _, err := os.Stat(path + ".state"); err != nil {
+		return fmt.Errorf("forget: there is no store: %w: set store.path", err)
+	}
+	key := sourceKey{uint8(cfg.id), cfg.dataSource}
+	return storeFolderError(path, forgetSource(ctx, disk, storeOptions{path: path, sync: cfg.storeSync}, key, log))
+}
+
 // storeFolderError adds who lacks the right to what, and the remedy, to an error that is
 // about rights.
 func storeFolderError(path string, err error) error {

@@ -30,14 +30,14 @@ type mark struct {
 	stored uint64 // of Records, bets that were stored; the others were refused
 }
 
-// sources is how far each source got, by agency and name. Only put changes it.
+// sources is how far each source got, by agency and name.
 type sources [256]map[string]mark
 
 // at returns how far a source got.
 func (s *sources) at(key sourceKey) mark { return s[key.agency][key.name] }
 
-// put notes how far a source got; zero forgets it. A new one that finds its agency's share used up
-// takes the place of those that keep none.
+// put notes how far a source got. A new one that finds its agency's share used up takes the place of
+// those that keep none.
 func (s *sources) put(key sourceKey, at mark) {
 	names := s[key.agency]
 	if names == nil {
@@ -52,9 +52,6 @@ func (s *sources) put(key sourceKey, at mark) {
 		}
 	}
 	names[key.name] = at
-	if at == (mark{}) {
-		delete(names, key.name)
-	}
 }
 
 // kept returns how many sources of agency keep their places.

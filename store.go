@@ -25,7 +25,7 @@ const (
 	// probeEvery is how often a store that had no room looks whether there is some now.
 	probeEvery = 500 * time.Millisecond
 	// surveyEvery is how often the survey of the draw is tried while the bets file cannot be read.
-	surveyEvery = 10 * time.Second
+	surveyEvery = time.Minute
 )
 
 // What a message may meet besides a reason to refuse its bets.
@@ -92,8 +92,8 @@ func newStore(l *ledger, st state, interval time.Duration, log *slog.Logger) *st
 		live: map[sourceKey]*sender{}, groups: groups{open: newGroup(nil)}}
 	s.changed.L = &s.mu
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.drawing.finished, s.drawing.begun = st.draw.finished, st.draw.done
-	if st.draw.done {
+	s.drawing.finished, s.drawing.begun = st.draw.finished, st.draw.drawn != noNumber
+	if s.drawing.begun {
 		s.running.Add(1)
 		go s.findWinners()
 	}
@@ -137,12 +137,9 @@ func (s *store) submit(ses *session, d *decision) (*group, error) {
 
 // join adds a message to the open group. s.mu is held.
 func (s *store) join() *group {
-	g := s.groups.open
-	if g.messages == 0 {
-		s.changed.Broadcast()
-	}
-	g.messages++
-	return g
+	s.changed.Broadcast()
+	s.groups.open.messages++
+	return s.groups.open
 }
 
 // hello makes ses the owner of a source, taking it from another session if one has it. RESUME may
@@ -158,10 +155,11 @@ func (s *store) hello(ses *session, key sourceKey) (Resume, *group, error) {
 	}
 	src := s.live[key]
 	if src == nil {
-		if !s.hasPlace(key) {
+		at := s.state.sources.at(key)
+		if at.stored == 0 && s.state.sources.kept(key.agency) >= sourceShare {
 			return Resume{}, nil, errSources
 		}
-		src = &sender{key: key, submitted: s.state.sources.at(key)}
+		src = &sender{key: key, submitted: at}
 		s.live[key] = src
 	}
 	// The older connection is closed without an answer to what was not taken; what was taken is in
@@ -173,22 +171,6 @@ func (s *store) hello(ses *session, key sourceKey) (Resume, *group, error) {
 	}
 	src.owner, ses.src, ses.at = ses, src, src.submitted.Resume
 	return ses.at, src.group, nil
-}
-
-// hasPlace reports whether a source that nobody sends now has a place in its agency's share, or may
-// have one: those of which no bet was stored give theirs up, unless they are being sent. s.mu is
-// held.
-func (s *store) hasPlace(key sourceKey) bool {
-	if s.state.sources.at(key).stored > 0 {
-		return true
-	}
-	taken := s.state.sources.kept(key.agency)
-	for other := range s.live {
-		if other.agency == key.agency && s.state.sources.at(other).stored == 0 {
-			taken++
-		}
-	}
-	return taken < sourceShare
 }
 
 // leave ends a session.
@@ -207,16 +189,6 @@ func (s *store) drop(src *sender) {
 	if src.owner == nil && src.group == nil && s.live[src.key] == src {
 		delete(s.live, src.key)
 	}
-}
-
-// forgetSource makes the store forget a source that nobody sends. It returns when that is durable.
-func (s *store) forgetSource(key sourceKey) error {
-	s.mu.Lock()
-	g := s.join()
-	g.marks = append(g.marks, sourceMark{key: key})
-	s.mu.Unlock()
-	<-g.done
-	return g.err
 }
 
 // finish notes that agency has sent all its bets; the last one makes the draw. A repeated call
@@ -240,24 +212,16 @@ func (s *store) finish(agency uint8) (*group, error) {
 func (s *store) drawIfDue() {
 	if !s.drawing.begun && s.state.draw.due(&s.drawing.finished) {
 		s.drawing.begun = true
-		g := s.join()
-		g.draw, g.number = true, s.state.draw.number
+		s.join().drawn = s.state.draw.winner
 	}
 }
 
-// pendingGroup returns the group that must be done before all that was submitted is durable.
-func (s *store) pendingGroup() *group {
+// pending returns the group that must be done before all that was submitted is durable, and reports
+// whether the draw has taken place with it: whoever asks for winners then need not wait long.
+func (s *store) pending() (g *group, drawn bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.groups.underWay()
-}
-
-// hasDrawn reports whether the draw has taken place, durably or in a group under way: whoever asks
-// for winners then need not wait long.
-func (s *store) hasDrawn() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.drawing.begun
+	return s.groups.underWay(), s.drawing.begun
 }
 
 // winners returns how many winning bets agency has, and each, which calls yield with their
@@ -292,16 +256,10 @@ func (s *store) pulse() pulse {
 // commitLoop is the committer.
 func (s *store) commitLoop() {
 	defer s.running.Done()
-	for {
-		g, end := s.nextGroup()
-		if end {
-			return
-		}
-		if g == nil {
-			s.probe()
-			continue
-		}
-		sequence, err := s.commit(g)
+	for g := s.nextGroup(); g != nil; g = s.nextGroup() {
+		// Only the committer changes the state, so it is read without the lock.
+		g.buf = g.seal(g.buf, s.state.length, s.state.crc)
+		sequence, err := s.ledger.commit(g.buf, g.rows)
 		for isStuck(err) && s.waitStuck(err) {
 			err = s.ledger.takeBack()
 		}
@@ -309,34 +267,27 @@ func (s *store) commitLoop() {
 	}
 }
 
-// nextGroup returns the next group once it has a message; nil while there is trouble; end when the
-// store is closing and nothing is left.
-func (s *store) nextGroup() (g *group, end bool) {
+// nextGroup waits for the next group with a message; nil: the store closes and nothing is left.
+func (s *store) nextGroup() *group {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.health.turns++
 	for s.groups.open.messages == 0 {
-		if s.health.closing || s.health.fatal != nil {
-			return nil, true
+		switch {
+		case s.health.closing || s.health.fatal != nil:
+			return nil
+		case s.health.trouble != nil:
+			s.probe()
+			continue
 		}
-		if s.health.trouble != nil {
-			return nil, false
-		}
-		// The draw may be due with nobody there to say so: draw.agencies is lower than it was, or
-		// the group that had the draw met a full disk.
+		// The draw may be due with nobody there to say so: draw.agencies is lower than it was, or the
+		// group that had the draw met a full disk.
 		if s.drawIfDue(); s.groups.open.messages == 0 {
 			s.changed.Wait()
 		}
 	}
 	s.changed.Broadcast()
-	return s.groups.next(), false
-}
-
-// commit has the ledger commit g. Only the committer changes the state, so it is read without the
-// lock.
-func (s *store) commit(g *group) (sequence uint64, err error) {
-	g.buf = g.seal(g.buf, s.state.length, s.state.crc)
-	return s.ledger.commit(g.buf, g.rows)
+	return s.groups.next()
 }
 
 // settle makes the outcome of a group known.
@@ -372,7 +323,7 @@ func (s *store) settleDone(g *group, sequence uint64) {
 	for _, src := range g.senders {
 		s.part(src, g)
 	}
-	if g.draw {
+	if g.drawn != noNumber {
 		s.log.Info(actSorteo, success)
 		s.running.Add(1)
 		go s.findWinners()
@@ -409,14 +360,14 @@ func (s *store) settleTrouble(g *group, err error) {
 		failed.end(errUnavailable)
 	}
 	// Whoever finished in these groups must say it again; the draw is the committer's to make again.
-	s.drawing.finished, s.drawing.begun = s.state.draw.finished, s.state.draw.done
+	s.drawing.finished, s.drawing.begun = s.state.draw.finished, s.state.draw.drawn != noNumber
 }
 
 // inTrouble notes why nothing is taken, and says so once. s.mu is held.
 func (s *store) inTrouble(err error) {
 	if s.health.trouble == nil {
 		s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err, "todo",
-			"make room (or lift the quota or the limit on file size): bets are refused with ACK 5 until then, and taken again by themselves")
+			"make room (or lift the quota or the limit on file size): until then bets get ACK 5, then they are taken again")
 	}
 	s.health.trouble = err
 }
@@ -462,18 +413,20 @@ func (s *store) failed(err error) {
 	s.die(err)
 }
 
-// probe waits a little and looks whether there is room again, for as much as was refused.
+// probe waits a little and looks whether there is room again, for as much as was refused. s.mu is held,
+// but not meanwhile.
 func (s *store) probe() {
-	if !s.pause(probeEvery) {
-		return
+	s.mu.Unlock()
+	waited := s.pause(probeEvery)
+	var err error
+	if waited {
+		err = s.ledger.hasRoom(s.health.need)
 	}
-	err := s.ledger.hasRoom(s.health.need)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if isFatal(err) {
+	switch {
+	case isFatal(err):
 		s.die(err)
-	}
-	if err == nil {
+	case waited && err == nil:
 		s.health.trouble = nil
 		s.log.Info(actStore, success, "file", s.ledger.path, "reason", "there is room again: bets are taken")
 	}
@@ -496,24 +449,23 @@ func (s *store) pause(d time.Duration) bool {
 func (s *store) findWinners() {
 	defer s.running.Done()
 	s.mu.Lock()
-	length, crc, number := s.state.length, s.state.crc, s.state.draw.number // final since the draw
+	length, crc, number := s.state.length, s.state.crc, s.state.draw.drawn // final since the draw
 	s.mu.Unlock()
 	found, err := surveyBets(s.ctx, s.ledger.bets, length, number)
-	if err != nil && s.ctx.Err() == nil {
-		s.log.Error(actSorteoSello, fail, "file", s.ledger.path, "reason", err, "todo",
-			"check the disk: the winners are not told until the bets can be read, which is tried again every 10 s")
-	}
-	for err != nil {
+	for ; err != nil; found, err = surveyBets(s.ctx, s.ledger.bets, length, number) {
+		if s.ctx.Err() == nil {
+			s.log.Error(actSorteoSello, fail, "file", s.ledger.path, "reason", err,
+				"todo", "check the disk: the winners are told once the bets can be read, which is tried each minute")
+		}
 		if !s.pause(surveyEvery) {
 			return
 		}
-		found, err = surveyBets(s.ctx, s.ledger.bets, length, number)
 	}
 	if found.crc == crc {
 		s.log.Info(actSorteoSello, success, "apuestas", found.rows, "sha256", hex.EncodeToString(found.seal[:]))
 	} else {
-		s.log.Error(actSorteoSello, fail, "file", s.ledger.path, "reason", found.damage(crc), "todo",
-			"compare the file with a copy: a disk or a hand has changed it; the winners are those that it says now")
+		s.log.Error(actSorteoSello, fail, "file", s.ledger.path, "reason", found.damage(crc),
+			"todo", "compare it with a copy: a disk or a hand has changed it; the winners are those that it says now")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 
 // openTestWAL opens a log, and returns the payloads that it replays.
 func openTestWAL(d disk, relaxed bool, after uint64) (w *wal, got []string, report walReport, err error) {
-	w, report, err = openWAL(d, testPath, relaxed, testSegment, after, func(payload []byte) error {
+	w, report, err = openWAL(d, testPath, relaxed, testSegment, after, func(_ uint32, payload []byte) error {
 		got = append(got, string(payload))
 		return nil
 	})

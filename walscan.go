@@ -49,7 +49,7 @@ const restoreAdvice = "restore the store's files from a copy; or move all of the
 // caller then makes what was replayed durable, writes a checkpoint of sequence number next-1, and
 // calls release.
 func openWAL(d disk, path string, relaxed bool, segmentSize int64, after uint64,
-	replay func(payload []byte) error) (*wal, walReport, error) {
+	replay func(version uint32, payload []byte) error) (*wal, walReport, error) {
 	w := &wal{disk: d, path: path, relaxed: relaxed, size: segmentSize, next: after + 1, zeros: make([]byte, 64<<10)}
 	w.release(after)
 	scan := walScan{next: after + 1, replay: replay}
@@ -68,7 +68,7 @@ type walScan struct {
 	highest uint64   // of all intact records
 	stop    *segment // where the intact records end
 	beyond  string   // an intact record behind a gap that no crash leaves: "byte 8192 of FILE"
-	replay  func(payload []byte) error
+	replay  func(version uint32, payload []byte) error
 	buf     []byte
 }
 
@@ -183,7 +183,7 @@ func (r *walScan) follow(s *segment) error {
 			break
 		}
 		if sequence == r.next {
-			if err := r.replay(payload); err != nil {
+			if err := r.replay(s.version, payload); err != nil {
 				return fmt.Errorf("wal: %s: record at byte %d: %w", s.name, s.end, err)
 			}
 			r.next++
