@@ -92,11 +92,12 @@ func TestE2EDrawWaits(t *testing.T) {
 	if n := len(o.lines("10 times conn.idle")); n != 0 {
 		t.Errorf("got %d connections cut, want none", n)
 	}
-	asker := o.dial(t)
-	asker.send([]byte{4, 3, 1, 4, 9, 1}) // one that has not finished, and one that has never bet
-	asker.wantAck(3, "")
-	asker.wantAck(3, "")
-	asker.Close()
+	for _, agency := range []byte{3, 9} { // one that has not finished, and one that has never bet
+		asker := o.dialAs(t, int(agency))
+		asker.send([]byte{4, agency, 1})
+		asker.wantAck(3, "")
+		asker.Close()
+	}
 	o.kill()
 	o.start(t)
 	second := o.process

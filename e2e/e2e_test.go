@@ -98,6 +98,7 @@ func programCommand(dir string, env []string, args ...string) *exec.Cmd {
 	}
 	cmd := exec.Command(path, args...)
 	cmd.Dir = dir
+	env = append(keyVariables(args), env...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "GORACE=atexit_sleep_ms=0 " + os.Getenv("GORACE")}, env...)
 	return cmd
 }
@@ -327,7 +328,7 @@ func (o *office) stored(t *testing.T) string {
 // dial connects to the server.
 func (o *office) dial(t *testing.T) *wire {
 	t.Helper()
-	return dialWire(t, o.address())
+	return o.dialAs(t, 1)
 }
 
 // client starts a client of agency in dir, where its file is agency-ID.csv.

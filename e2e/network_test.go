@@ -116,21 +116,27 @@ func (n *badNetwork) pass(to, from net.Conn, answers bool) {
 	}
 }
 
-// survivors returns how many bytes of the whole answers in p go on; if the one behind them is
+// survivors returns how many bytes of the whole answers, or records of TLS, in p go on; if the one behind them is
 // lost, -1 less that.
 func (n *badNetwork) survivors(p []byte) (end int) {
 	for {
-		size := 13 // RESUME
-		if rest := p[end:]; len(rest) >= 4 && rest[0] == 2 {
-			size = 4 + int(binary.BigEndian.Uint16(rest[2:]))
-		} else if len(rest) < 4 {
+		rest := p[end:]
+		if len(rest) < 5 && (overTLS || len(rest) < 4) {
 			return end
+		}
+		size, lose := 13, n.lose // RESUME
+		switch {
+		case overTLS:
+			size = 5 + int(binary.BigEndian.Uint16(rest[3:]))
+			lose /= 8 // a handshake has several records, and at 50 % none would come through
+		case rest[0] == 2:
+			size = 4 + int(binary.BigEndian.Uint16(rest[2:]))
 		}
 		if end+size > len(p) {
 			return end
 		}
 		n.happens(1, &n.done.answers)
-		if n.happens(n.lose, &n.done.lost) {
+		if n.happens(lose, &n.done.lost) {
 			return -end - 1
 		}
 		end += size
