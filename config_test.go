@@ -72,6 +72,8 @@ var settingSamples = map[string][4]string{
 	"draw.winner":     {"0", "1", "2", "65535"},
 	"tls.cert":        {"a.pem", "b.pem", "c.pem", "d.pem"},
 	"tls.known":       {"a", "b", "c", "d"},
+	"status.address":  {":0", "localhost:1", "[::1]:2", "127.0.0.1:65535"},
+	"status.hosts":    {"a", "b,c", "office.example", "d"},
 }
 
 // TestPrecedence adds one source after the other, the weakest first, for every

@@ -82,6 +82,15 @@ func holder(f *os.File) string {
 // syncFolder makes what happened in a folder durable.
 func syncFolder(dir *os.File) error { return dir.Sync() }
 
+// freeDisk returns how many bytes this user may still write to the disk that dir is on.
+func freeDisk(dir string) (free uint64, known bool) {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		return 0, false
+	}
+	return fs.Bavail * uint64(fs.Bsize), true
+}
+
 // control calls a system call on f's descriptor again until no signal interrupts it.
 func control(f *os.File, name string, call func(fd int) error) error {
 	raw, err := f.SyscallConn()

@@ -29,3 +29,6 @@ func syncFolder(*os.File) error { return nil }
 
 // fileLimit returns how many files and connections the process may have open.
 func fileLimit() int { return math.MaxInt32 }
+
+// freeDisk does not know.
+func freeDisk(string) (free uint64, known bool) { return 0, false }

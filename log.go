@@ -53,6 +53,10 @@ const (
 	actForget     = "forget"
 	actCloseStore = "close_store"
 
+	// Of the server: its status page.
+	actStatus      = "status"
+	actCloseStatus = "close_status"
+
 	// Of the server: bets and the draw.
 	actApuestaRecibida   = "apuesta_recibida"
 	actApuestaAlmacenada = "apuesta_almacenada"
@@ -276,7 +280,19 @@ func (w *lineWriter) drain() {
 type lineHandler struct {
 	out   io.Writer
 	level slog.Level
-	attrs []byte // what WithAttrs added, as it stands in a line
+	attrs []byte                                                            // what WithAttrs added, as it stands in a line
+	heard func(now time.Time, level slog.Level, action string, line []byte) // is told of each line; nil: nobody is
+}
+
+// heardBy returns a logger like log, which also tells heard of each line that is no burst's.
+func heardBy(log *slog.Logger, heard func(now time.Time, level slog.Level, action string, line []byte)) *slog.Logger {
+	h, ok := log.Handler().(*lineHandler)
+	if !ok {
+		return log
+	}
+	more := *h
+	more.heard = heard
+	return slog.New(&more)
 }
 
 // newLogger returns a logger of lines from level up. out should be shared by all loggers of
@@ -299,6 +315,9 @@ func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 		}
 		return true
 	})
+	if h.heard != nil {
+		h.heard(r.Time, r.Level, r.Message, line)
+	}
 	_, err := h.out.Write(append(line, '\n'))
 	return err
 }

@@ -19,6 +19,11 @@
 //	conn.go      one connection, a handler for each message
 //	answer.go    the answers that a connection owes
 //	decide.go    a BATCH to what is stored and what is refused
+//	status.go    the status page, over HTTP (status_off.go: a build without it)
+//	metrics.go   the metrics
+//	page.go      what the page says
+//	figures.go   all figures of the page and the metrics, at one moment
+//	text.go      numbers, sizes and times as people read them
 //	client.go    the life of the client: sessions, each a connection
 //	ask.go       what is asked beside: where the server stands, winners, modes bet and health
 //	window.go    batches in flight
@@ -34,7 +39,8 @@
 //	source.go    how far each source got, and how many are remembered
 //	walscan.go   the start of the redo log: replay, and what is damage
 //	wal.go       the redo log
-//	disk.go      all that the store asks of the operating system (disk_*.go, lock_*.go)
+//	counts.go    what is counted: bets, batches, commits, connections, warnings
+//	disk.go      all that the store asks of the operating system (disk_*.go)
 //	gate.go      strangers at the port, and whose key is known (keys_off.go: a build without TLS)
 //	tls.go       TLS on both sides, and what goes wrong with it
 //	keys.go      key files, the file of known keys, mode keys

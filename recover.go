@@ -328,16 +328,19 @@ func (r *recovery) begin() error {
 	if isFatal(err) {
 		return err
 	}
-	survives := "an answered bet survives a crash of the process and a power cut"
-	switch {
-	case r.options.sync == syncNever:
-		survives = "an answered bet survives a crash of the process; a power cut may take all since the last checkpoint"
-	case r.options.sync > 0:
-		survives = fmt.Sprintf("an answered bet survives a crash of the process; a power cut may take the last %s",
-			r.options.sync)
-	}
-	r.log.Info(actDurability, success, "promise", survives)
+	r.log.Info(actDurability, success, "promise", promise(r.options.sync))
 	return nil
+}
+
+// promise says what an answer is worth under store.sync.
+func promise(sync time.Duration) string {
+	switch {
+	case sync == syncNever:
+		return "an answered bet survives a crash of the process; a power cut may take all since the last checkpoint"
+	case sync > 0:
+		return fmt.Sprintf("an answered bet survives a crash of the process; a power cut may take the last %s", sync)
+	}
+	return "an answered bet survives a crash of the process and a power cut"
 }
 
 // catStore prints the stored bets. A row that is being written has no end yet, and is left out.

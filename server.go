@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -44,7 +45,11 @@ func newServer(cfg *config, st *store, log *slog.Logger) *server {
 		idle: cfg.connIdle, draining: make(chan struct{}),
 		buffers: sync.Pool{New: func() any { return new([connBuffer]byte) }},
 	}
-	slots := make(chan struct{}, connMax(cfg.connMax, fileLimit(), log))
+	limit := fileLimit()
+	if cfg.statusAddress != "" {
+		limit -= statusConns
+	}
+	slots := make(chan struct{}, connMax(cfg.connMax, limit, log))
 	return &server{svc: svc, log: log, slots: slots, conns: map[*serverConn]struct{}{}}
 }
 
@@ -66,10 +71,18 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	// and keeps the process small.
 	debug.SetGCPercent(25)
 	cfg.logTo(log)
+	counts := newCounts()
+	log = heardBy(log, counts.hear)
+	var opened atomic.Pointer[store] // nil while the store recovers
 	guard, err := loadGate(cfg, log)
 	if err != nil {
 		return err
 	}
+	stopStatus, err := serveStatus(cfg, newOffice(ctx, cfg, counts, &opened), log)
+	if err != nil {
+		return err
+	}
+	defer stopStatus()
 	disk, path, err := openDisk(cfg.storePath)
 	if err != nil {
 		return storeFolderError(cfg.storePath, err)
@@ -80,13 +93,14 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	options := storeOptions{
 		path: path, sync: cfg.storeSync, agencies: cfg.drawAgencies, winner: cfg.drawWinner,
 	}
-	st, err := openStore(ctx, disk, options, log)
+	st, err := openStore(ctx, countedDisk{disk, counts}, options, log)
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return errStopped
 	}
 	if err != nil {
 		return storeFolderError(cfg.storePath, err)
 	}
+	counts.recoveredIn(time.Since(counts.began))
 	srv := newServer(cfg, st, log)
 	listener, err := net.Listen("tcp", net.JoinHostPort(cfg.serverHost, fmt.Sprint(cfg.serverPort)))
 	if err != nil {
@@ -100,6 +114,7 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 			"todo", "set tls.cert and tls.known (tp0 -mode=keys makes the files), or server.host=127.0.0.1")
 	}
 	srv.listener = guard(listener)
+	opened.Store(st)
 	srv.ended.Add(1)
 	go srv.serve()
 	boss.watch("Taking bets on "+listener.Addr().String()+".", st.pulse, ctx.Done())
@@ -126,6 +141,20 @@ func runForget(ctx context.Context, cfg *config, log *slog.Logger) error {
 	}
 	key := sourceKey{uint8(cfg.id), cfg.dataSource}
 	return storeFolderError(path, forgetSource(ctx, disk, storeOptions{path: path, sync: cfg.storeSync}, key, log))
+}
+
+// newOffice returns what the status page looks at.
+func newOffice(ctx context.Context, cfg *config, counts *counts, opened *atomic.Pointer[store]) *office {
+	return &office{cfg: cfg, counts: counts,
+		store: func() storeView {
+			if st := opened.Load(); st != nil {
+				return st
+			}
+			return nil
+		},
+		stopping: func() bool { return ctx.Err() != nil },
+		keys:     func() (keyFacts, bool) { return keyFacts{}, false },
+	}
 }
 
 // storeFolderError adds who lacks the right to what, and the remedy, to an error that is

@@ -62,6 +62,9 @@ type config struct {
 	tlsCert  string // the own key file, empty: no TLS
 	tlsKnown string // the server's file of known keys
 
+	statusAddress string // of the status page, empty: none
+	statusHosts   string // under which it may be asked for, with commas between
+
 	// origins says where each setting was found, by key: "-id", "CLI_ID" or
 	// "config.yaml:12"; empty for a default.
 	origins map[string]string
@@ -207,6 +210,12 @@ func settingsOf(c *config) []*setting {
 		{key: "tls.known", env: "TLS_KNOWN", noDef: "empty", modes: "server",
 			help:  "the server's file of the keys to let in, an agency's each",
 			value: textValue(&c.tlsKnown, "the name of a file, or nothing", anyText)},
+		{key: "status.address", env: "STATUS_ADDRESS", noDef: "empty (none)", modes: "server",
+			help:  "where the status page, the metrics and health are served over HTTP, such as 127.0.0.1:12346",
+			value: listenValue(&c.statusAddress)},
+		{key: "status.hosts", env: "STATUS_HOSTS", noDef: "empty", modes: "server",
+			help:  "host names besides its own address under which the page may be asked for, with commas between",
+			value: textValue(&c.statusHosts, "host names with commas between", anyText)},
 	}
 }
 
@@ -269,16 +278,29 @@ func anyText(string) error { return nil }
 
 // addressValue takes what a client can dial.
 func addressValue(at *string) settingValue {
-	return textValue(at, "host:port, the port from 1 to 65535", func(text string) error {
-		_, port, err := net.SplitHostPort(text)
-		if err != nil {
-			return errors.New("is not an address with a port")
+	return textValue(at, "host:port, the port from 1 to 65535", func(text string) error { return checkAddress(text, 1) })
+}
+
+// listenValue takes what a server can bind, or nothing.
+func listenValue(at *string) settingValue {
+	return textValue(at, "host:port, the port from 0 to 65535", func(text string) error {
+		if text == "" {
+			return nil
 		}
-		if _, err = parseInt(port, 1, 65535); err != nil {
-			err = fmt.Errorf("has a port that %w", err)
-		}
-		return err
+		return checkAddress(text, 0)
 	})
+}
+
+// checkAddress takes an address with a port from low on.
+func checkAddress(text string, low int64) error {
+	_, port, err := net.SplitHostPort(text)
+	if err != nil {
+		return errors.New("is not an address with a port")
+	}
+	if _, err = parseInt(port, low, 65535); err != nil {
+		err = fmt.Errorf("has a port that %w", err)
+	}
+	return err
 }
 
 // hostValue refuses an address with a port or brackets, which the server would

@@ -45,6 +45,7 @@ type store struct {
 	dead    chan struct{}   // closed when the store has failed for good
 	drawn   chan struct{}   // closed when the draw has taken place and the winners are known
 	running sync.WaitGroup  // the committer, and the survey of the draw
+	took    histogram       // by commits
 	ctx     context.Context // done when the store closes
 	stop    context.CancelFunc
 
@@ -259,7 +260,9 @@ func (s *store) commitLoop() {
 	for g := s.nextGroup(); g != nil; g = s.nextGroup() {
 		// Only the committer changes the state, so it is read without the lock.
 		g.buf = g.seal(g.buf, s.state.length, s.state.crc)
+		began := time.Now()
 		sequence, err := s.ledger.commit(g.buf, g.rows)
+		s.took.observe(time.Since(began))
 		for isStuck(err) && s.waitStuck(err) {
 			err = s.ledger.takeBack()
 		}
@@ -485,4 +488,29 @@ func (s *store) close() error {
 	s.running.Wait()
 	err := s.ledger.close()
 	return cmp.Or(s.health.fatal, err)
+}
+
+// facts returns what the store says of itself.
+func (s *store) facts() storeFacts {
+	segments := s.ledger.wal.waiting()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return storeFacts{bets: s.state.bets, length: s.state.length, sources: s.state.sources.count(), segments: segments,
+		trouble: s.health.trouble, fatal: s.health.fatal, finished: s.state.draw.finished, drawn: s.state.draw.drawn != noNumber,
+		found: s.drawing.found, commits: &s.took}
+}
+
+// agencyFacts returns what the store says of an agency, and of its source of that name.
+func (s *store) agencyFacts(agency uint8, name string) (f agencyFacts) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	names := s.state.sources[agency]
+	for other, at := range names {
+		f.stored += at.stored
+		if len(names) == 1 || other == name {
+			f.source, f.records = other, at.Records
+		}
+	}
+	f.files = len(names)
+	return f
 }

@@ -14,12 +14,12 @@ var (
 )
 
 // parts can be left out of a build: make build TAGS=notls.
-var parts = []struct{ name, leftOut string }{{"TLS", "notls"}}
+var parts = []struct{ name, leftOut string }{{"TLS", "notls"}, {"HTTP", "nohttp"}}
 
 // versionLine returns what -version prints: version, commit, Go, system and processor, the last
 // with what it was built for in particular, and the parts that are built in.
 //
-//	tp0 v1.0 (commit 1904ee8c0ffe, go1.26.8, linux/mips GOMIPS=softfloat, with TLS)
+//	tp0 v1.0 (commit 1904ee8c0ffe, go1.26.8, linux/mips GOMIPS=softfloat, with TLS, with HTTP)
 func versionLine() string {
 	from, target, tags := commit, runtime.GOOS+"/"+runtime.GOARCH, ""
 	info, ok := debug.ReadBuildInfo()

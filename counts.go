@@ -1,0 +1,319 @@
+package main
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// The counts are what a running server counts of its work, for whoever looks at it (status.go).
+// They only count: what the store knows is the store's to say. Each starts at 0 with the process.
+//
+// Batches are counted by atomics, a handful for each; connections and warnings under a
+// lock that nobody holds for longer than a few assignments. Nothing is counted per bet.
+type counts struct {
+	began    time.Time
+	agencies [256]agencyCounts // 0: batches with bets of several agencies, and what nobody owns
+	batches  [batchResults]atomic.Uint64
+	written  atomic.Uint64 // bytes, to any file of the store
+	syncs    atomic.Uint64 // of any file of the store, or of its folder
+
+	mu        sync.Mutex // protects following
+	open      int        // connections
+	most      int        // connections that were open at once
+	endings   [endings]uint64
+	callers   [256]caller
+	recovered time.Duration // what the start of the store took
+	warnings  []note        // the last of them, the oldest first
+	repairs   []note        // what the start of the store said of its repairs
+}
+
+// agencyCounts are the bets of one agency.
+type agencyCounts struct {
+	stored  atomic.Uint64
+	loose   atomic.Uint64               // of stored: those of no source, sent without HELLO
+	refused [len(reasons)]atomic.Uint64 // by refusal
+	last    atomic.Int64                // when a bet was last stored, in nanoseconds since 1970; 0: never
+}
+
+// A batchResult is what became of a message with bets.
+type batchResult uint8
+
+const (
+	batchStored batchResult = iota
+	batchRefused
+	batchUnavailable
+	batchResults // how many there are
+)
+
+// batchResultNames are the values of the metric's label.
+var batchResultNames = [batchResults]string{"stored", "refused", "unavailable"}
+
+// An ending is why a connection has ended.
+type ending uint8
+
+const (
+	endClient   ending = iota // the client closed it, or is gone
+	endServer                 // in good order: the server stops, or took no bets
+	endOvertake               // a newer connection sends the same source
+	endProtocol               // the client broke the protocol
+	endings                   // how many there are
+)
+
+// endingNames are the values of the metric's label.
+var endingNames = [endings]string{"client", "server", "overtaken", "protocol"}
+
+// A caller is an agency as its connections show it.
+type caller struct {
+	connected int       // connections that are open
+	since     time.Time // when the first of those came, or the last of those before went; zero: never there
+	from      string    // its address
+	source    string    // what it sent last, by HELLO; empty: it never said HELLO
+	verified  time.Time // when it last asked, behind its last batch, how far the server got; zero: not since it sent more
+}
+
+// A note is a line of the log.
+type note struct {
+	Time time.Time `json:"time"`
+	Text string    `json:"text"`
+}
+
+// maxNotes is how many warnings are kept, and how many repairs.
+const maxNotes = 20
+
+// newCounts returns counts that are all 0.
+func newCounts() *counts { return &counts{began: time.Now()} }
+
+// A tally is what became of one message with bets.
+type tally struct {
+	agency  uint8 // 0: of several
+	source  bool  // sent behind a HELLO
+	stored  int
+	refused *[len(reasons)]uint16 // how many by refusal; nil: none
+}
+
+// batch counts a message with bets.
+func (c *counts) batch(result batchResult, t tally) {
+	c.batches[result].Add(1)
+	a := &c.agencies[t.agency]
+	if t.stored > 0 {
+		a.stored.Add(uint64(t.stored))
+		a.last.Store(time.Now().UnixNano())
+	}
+	if !t.source {
+		a.loose.Add(uint64(t.stored))
+	}
+	if t.refused == nil {
+		return
+	}
+	for why, n := range t.refused {
+		if n > 0 {
+			a.refused[why].Add(uint64(n))
+		}
+	}
+}
+
+// recoveredIn notes what the start of the store took.
+func (c *counts) recoveredIn(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.recovered = d
+}
+
+// hear keeps what the log says of troubles and repairs; a lineHandler calls it for each line that
+// does not belong to a batch. Such a line never has a bettor's name or document.
+func (c *counts) hear(now time.Time, level slog.Level, action string, line []byte) {
+	repair := action == actRecover || action == actAdopt
+	if level < slog.LevelWarn && !repair {
+		return
+	}
+	n := note{now, string(line)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if repair {
+		c.repairs = appendNote(c.repairs, n)
+	} else {
+		c.warnings = appendNote(c.warnings, n)
+	}
+}
+
+// appendNote appends n, and forgets the oldest note where there are too many.
+func appendNote(notes []note, n note) []note {
+	if len(notes) == maxNotes {
+		notes = append(notes[:0], notes[1:]...)
+	}
+	return append(notes, n)
+}
+
+// A visit is one connection, as it is counted. Its connection's reader alone uses it.
+type visit struct {
+	counts *counts
+	from   string // the client's address
+	agency uint8  // 0: not known yet
+	source string // of HELLO
+}
+
+// visit counts a new connection from an address.
+func (c *counts) visit(from string) *visit {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open++
+	c.most = max(c.most, c.open)
+	return &visit{counts: c, from: from}
+}
+
+// sends notes whose bets the connection sends.
+func (v *visit) sends(agency uint8) {
+	if agency == v.agency || agency == 0 {
+		return
+	}
+	c := v.counts
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v.forget()
+	v.agency = agency
+	caller := &c.callers[agency]
+	if caller.connected++; caller.connected == 1 {
+		caller.since = time.Now()
+	}
+	caller.from = v.from
+}
+
+// hello notes a HELLO. The second one on a connection is how a client asks, at the end of its file,
+// whether the server has all of it.
+func (v *visit) hello(agency uint8, source string) {
+	v.sends(agency)
+	c := v.counts
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.callers[agency].source, c.callers[agency].verified = source, time.Time{}
+	if v.source != "" {
+		c.callers[agency].verified = time.Now()
+	}
+	v.source = source
+}
+
+// forget takes the connection off its agency's. The counts are locked.
+func (v *visit) forget() {
+	if v.agency == 0 {
+		return
+	}
+	caller := &v.counts.callers[v.agency]
+	if caller.connected--; caller.connected == 0 {
+		caller.since = time.Now()
+	}
+}
+
+// end counts the end of the connection.
+func (v *visit) end(why ending) {
+	v.counts.mu.Lock()
+	defer v.counts.mu.Unlock()
+	v.counts.open--
+	v.counts.endings[why]++
+	v.forget()
+}
+
+// bucketBounds are the upper ends of a histogram's buckets, in seconds. One more bucket has all
+// that is above.
+var bucketBounds = [...]float64{
+	0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
+}
+
+// A histogram counts durations by their length.
+type histogram struct {
+	buckets [len(bucketBounds) + 1]atomic.Uint64
+	sum     atomic.Int64 // of all durations, in nanoseconds
+	latest  atomic.Int64 // the last duration, in nanoseconds
+}
+
+// observe counts a duration.
+func (h *histogram) observe(d time.Duration) {
+	at := 0
+	for at < len(bucketBounds) && d.Seconds() > bucketBounds[at] {
+		at++
+	}
+	h.buckets[at].Add(1)
+	h.sum.Add(int64(d))
+	h.latest.Store(int64(d))
+}
+
+// quantile returns the duration in seconds that a part of all, 0 to 1, does not exceed, as well as
+// the buckets tell; 0 where nothing was counted.
+func (h *histogram) quantile(part float64) float64 {
+	var all uint64
+	for i := range h.buckets {
+		all += h.buckets[i].Load()
+	}
+	if all == 0 {
+		return 0
+	}
+	rank, below, low := part*float64(all), 0.0, 0.0
+	for i, high := range bucketBounds {
+		n := float64(h.buckets[i].Load())
+		if n > 0 && below+n >= rank {
+			return low + (high-low)*(rank-below)/n
+		}
+		below, low = below+n, high
+	}
+	return low
+}
+
+// A countedDisk is a disk whose writes and syncs are counted: a flash chip wears by them.
+type countedDisk struct {
+	disk
+	counts *counts
+}
+
+// open opens a file whose writes and syncs are counted.
+func (d countedDisk) open(name string, flag int) (file, error) {
+	f, err := d.disk.open(name, flag)
+	if err != nil {
+		return nil, err
+	}
+	return countedFile{f, d.counts}, nil
+}
+
+// A countedFile is a file of a countedDisk.
+type countedFile struct {
+	file
+	counts *counts
+}
+
+func (f countedFile) WriteAt(p []byte, at int64) (n int, err error) {
+	n, err = f.file.WriteAt(p, at)
+	f.counts.written.Add(uint64(n))
+	return n, err
+}
+
+func (f countedFile) datasync() error {
+	f.counts.syncs.Add(1)
+	return f.file.datasync()
+}
+
+func (f countedFile) sync() error {
+	f.counts.syncs.Add(1)
+	return f.file.sync()
+}
+
+// storeFacts are what a store says of itself at one moment.
+type storeFacts struct {
+	bets     uint64
+	length   int64 // bytes of the bets file
+	sources  int
+	segments int // of the log, that wait for a checkpoint
+	commits  *histogram
+	trouble  error // why bets are not taken now; nil: they are
+	fatal    error // why the store is dead; nil: it is not
+	finished agencySet
+	drawn    bool
+	found    *survey // the winners and the seal; nil: not known yet
+}
+
+// agencyFacts are what a store says of one agency.
+type agencyFacts struct {
+	files   int    // sources of it that the store remembers
+	source  string // the one that was asked for, or the only one; empty: there is none
+	records uint64 // of that source, that were decided on
+	stored  uint64 // bets of all of them that were stored
+}

@@ -1,0 +1,418 @@
+package main
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// An office is where the figures come from.
+type office struct {
+	cfg      *config
+	counts   *counts
+	store    func() storeView // nil while the store recovers
+	stopping func() bool
+	keys     func() (keyFacts, bool) // false where there are no keys
+}
+
+// A storeView is a store, as the page sees it. It takes the store's lock for an instant only.
+type storeView interface {
+	facts() storeFacts
+	agencyFacts(agency uint8, source string) agencyFacts
+}
+
+// keyFacts are what is known of the keys of agencies.
+type keyFacts struct {
+	since      map[uint8]time.Time // when an agency's newest key was made
+	handshakes map[string]uint64   // by result
+}
+
+// A report is what there is to say at one moment: /status.json is its JSON.
+type report struct {
+	Time        time.Time         `json:"time"`
+	Program     programFigures    `json:"program"`
+	Taking      bool              `json:"taking_bets"`
+	Alive       bool              `json:"alive"`
+	Reason      string            `json:"reason,omitempty"` // why bets are not taken
+	Detail      string            `json:"detail,omitempty"` // what to do, and the error
+	Since       time.Time         `json:"since"`            // when Taking or Reason became what it is
+	Sentence    string            `json:"sentence"`
+	Troubles    []string          `json:"troubles"` // what somebody should look at besides
+	Store       storeFigures      `json:"store"`
+	Disk        diskFigures       `json:"disk"`
+	Rates       []uint64          `json:"bets_per_second"` // the last ten minutes, the oldest first
+	Agencies    []agencyFigures   `json:"agencies"`
+	Draw        drawFigures       `json:"draw"`
+	Connections connectionFigures `json:"connections"`
+	Log         logFigures        `json:"log"`
+	commits     *histogram
+}
+
+// programFigures are about the program.
+type programFigures struct {
+	Version    string            `json:"version"`
+	Started    time.Time         `json:"started"`
+	Recovery   float64           `json:"recovery_seconds"`
+	Handshakes map[string]uint64 `json:"handshakes,omitempty"`
+}
+
+// storeFigures are about what is stored.
+type storeFigures struct {
+	Promise  string  `json:"promise"` // what an answer survives
+	Bets     uint64  `json:"bets"`
+	Bytes    int64   `json:"bytes"`
+	Sources  int     `json:"sources"`
+	Segments int     `json:"log_segments"`
+	Commit   float64 `json:"commit_latest_seconds"`
+	P99      float64 `json:"commit_p99_seconds"`
+}
+
+// diskFigures are about the disk that the store is on.
+type diskFigures struct {
+	Known bool    `json:"known"` // the system says
+	Free  uint64  `json:"free_bytes"`
+	Rate  float64 `json:"bytes_per_second_today"`
+	Lasts float64 `json:"lasts_seconds"` // at that rate; 0: not known
+}
+
+// agencyFigures are about one agency.
+type agencyFigures struct {
+	Agency    uint8             `json:"agency"`
+	State     agencyState       `json:"state"`
+	Expected  bool              `json:"expected"`
+	Connected int               `json:"connections"`
+	Since     time.Time         `json:"since,omitzero"` // connected, or gone
+	From      string            `json:"from,omitempty"`
+	Files     int               `json:"sources"`
+	Source    string            `json:"source,omitempty"` // the one it sent last
+	Records   uint64            `json:"records"`          // of that source, that the server has decided on
+	Stored    uint64            `json:"stored"`
+	Refused   map[string]uint64 `json:"refused"` // by reason
+	Rate      float64           `json:"bets_per_second"`
+	Last      time.Time         `json:"last_bet,omitzero"`
+	Finished  bool              `json:"finished"`
+	Winners   int               `json:"winners"` // once they are known
+	Verified  time.Time         `json:"verified,omitzero"`
+	Key       time.Time         `json:"key_made,omitzero"`
+}
+
+// An agencyState says in a word how an agency does. Those with trouble sort first.
+type agencyState string
+
+// The states, in the order of the page.
+const (
+	agencyDown      agencyState = "line down"
+	agencyAwaited   agencyState = "not here yet"
+	agencySending   agencyState = "sending"
+	agencyConnected agencyState = "connected"
+	agencyGone      agencyState = "gone" // and nothing says whether it had sent all
+	agencyDone      agencyState = "finished"
+)
+
+// agencyStates is their order.
+var agencyStates = []agencyState{agencyDown, agencyAwaited, agencySending, agencyConnected, agencyGone, agencyDone}
+
+// drawFigures are about the draw.
+type drawFigures struct {
+	Expected int       `json:"agencies"` // that must finish; 0: there is no draw
+	Finished int       `json:"finished"`
+	Done     bool      `json:"done"`
+	Time     time.Time `json:"time,omitzero"` // zero also where it took place before the program started
+	Awaited  []uint8   `json:"waiting_for"`
+	Winners  int       `json:"winners"`
+	Seal     string    `json:"sha256,omitempty"`
+}
+
+// logFigures are the last lines of the log that somebody should read.
+type logFigures struct {
+	Warnings []note `json:"warnings"`
+	Repairs  []note `json:"repairs"` // of the last start
+}
+
+// connectionFigures are about connections.
+type connectionFigures struct {
+	Open  int               `json:"open"`
+	Most  int               `json:"most"`
+	Limit int               `json:"limit"`
+	Ended map[string]uint64 `json:"ended"`
+}
+
+const (
+	// statusConns is how many connections the status page has at most; one more is closed at once.
+	statusConns = 32
+	// gapTime is how long an agency may be away between two batches.
+	gapTime = 5 * time.Second
+	// diskLow and diskSoon are when a disk counts as nearly full: bytes left, and time at today's
+	// rate.
+	diskLow  = 256 << 20
+	diskSoon = time.Hour
+	// rateSpan is for how many seconds the graph goes back, and agencyRateSpan over how many an
+	// agency's rate is taken.
+	rateSpan       = 600
+	agencyRateSpan = 10
+)
+
+// A watch remembers what a report needs of the time before it. One goroutine at a time uses it.
+type watch struct {
+	office  *office
+	rates   []uint64                        // bets stored in each second, of rateSpan at most
+	past    [agencyRateSpan + 1][256]uint64 // bets stored by agency at the last samples: of sample n at n % len
+	samples int                             // how many there were
+	bets    uint64                          // in the store at the last sample
+	opened  bool                            // the store had recovered by then
+
+	reason string    // why no bets are taken; empty: they are
+	since  time.Time // when reason became that
+	drawn  bool
+	drawAt time.Time // when drawn became true; zero: before the program started
+
+	day   time.Time // when today, or the program, began
+	bytes int64     // of the bets file then
+}
+
+// newWatch returns a watch of o.
+func newWatch(o *office) *watch {
+	return &watch{office: o, rates: make([]uint64, 0, rateSpan), since: o.counts.began}
+}
+
+// sample is to be called each second.
+func (w *watch) sample(now time.Time) {
+	view := w.office.store()
+	if view == nil {
+		w.notice(now, nil)
+		return
+	}
+	facts := view.facts()
+	w.notice(now, &facts)
+	if len(w.rates) == rateSpan {
+		w.rates = append(w.rates[:0], w.rates[1:]...)
+	}
+	w.rates = append(w.rates, facts.bets-w.bets)
+	w.bets = facts.bets
+	past := &w.past[w.samples%len(w.past)]
+	for i := range past {
+		past[i] = w.office.counts.agencies[i].stored.Load()
+	}
+	w.samples++
+}
+
+// notice notes when what changes rarely has changed.
+func (w *watch) notice(now time.Time, facts *storeFacts) {
+	if reason := w.whyNot(facts); reason != w.reason {
+		w.reason, w.since = reason, now
+	}
+	if facts == nil {
+		return
+	}
+	if facts.drawn && !w.drawn && w.opened {
+		w.drawAt = now
+	}
+	if !w.opened || now.YearDay() != w.day.YearDay() {
+		w.day, w.bytes = now, facts.length
+	}
+	if !w.opened {
+		w.bets, w.opened = facts.bets, true
+	}
+	w.drawn = facts.drawn
+}
+
+// whyNot says why no bets are taken; nothing if they are. facts is nil while the store recovers.
+func (w *watch) whyNot(facts *storeFacts) string {
+	switch {
+	case facts == nil:
+		return "the store is recovering"
+	case facts.fatal != nil:
+		return "the disk has failed"
+	case w.office.stopping():
+		return "the server is stopping"
+	case facts.trouble == nil:
+		return ""
+	case errors.Is(facts.trouble, syscall.ENOSPC):
+		return "the disk is full"
+	case errors.Is(facts.trouble, syscall.EDQUOT):
+		return "the disk quota is used up"
+	case errors.Is(facts.trouble, syscall.EFBIG):
+		return "the limit on file size is reached"
+	}
+	return facts.trouble.Error()
+}
+
+// report returns what there is to say now.
+func (w *watch) report(now time.Time) *report {
+	view := w.office.store()
+	var facts *storeFacts
+	if view != nil {
+		at := view.facts()
+		facts = &at
+	}
+	w.notice(now, facts)
+	r := &report{Time: now, Reason: w.reason, Since: w.since, Taking: w.reason == "", Alive: true, commits: new(histogram), Rates: slices.Clone(w.rates)}
+	callers := w.countFigures(r)
+	r.Store = storeFigures{Promise: promise(w.office.cfg.storeSync)}
+	r.Draw = drawFigures{Expected: w.office.cfg.drawAgencies, Time: w.drawAt}
+	if facts != nil {
+		w.storeFigures(r, facts)
+		w.agencyFigures(r, view, facts, callers)
+	}
+	r.Troubles = r.troubles()
+	r.Sentence = r.sentence()
+	return r
+}
+
+// countFigures puts in what is counted under a lock, and returns the agencies as their connections
+// show them.
+func (w *watch) countFigures(r *report) (callers [256]caller) {
+	c := w.office.counts
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r.Log = logFigures{slices.Clone(c.warnings), slices.Clone(c.repairs)}
+	r.Program = programFigures{Version: version, Started: c.began, Recovery: c.recovered.Seconds()}
+	r.Connections = connectionFigures{Open: c.open, Most: c.most, Limit: w.office.cfg.connMax, Ended: map[string]uint64{}}
+	for why, n := range c.endings {
+		r.Connections.Ended[endingNames[why]] = n
+	}
+	return c.callers
+}
+
+// storeFigures puts in what the store says.
+func (w *watch) storeFigures(r *report, facts *storeFacts) {
+	r.Alive = facts.fatal == nil
+	if facts.fatal != nil {
+		r.Detail = "Check the disk, then start the server again: it recovers what was acknowledged. (" + facts.fatal.Error() + ")"
+	} else if facts.trouble != nil {
+		r.Detail = "Make room: bets are taken again by themselves."
+	}
+	r.commits = facts.commits
+	r.Store.Commit, r.Store.P99 = time.Duration(facts.commits.latest.Load()).Seconds(), facts.commits.quantile(0.99)
+	r.Store.Bets, r.Store.Bytes = facts.bets, facts.length
+	r.Store.Sources, r.Store.Segments = facts.sources, facts.segments
+	r.Draw.Done, r.Draw.Finished = facts.drawn, facts.finished.count()
+	if facts.found != nil {
+		r.Draw.Seal = hex.EncodeToString(facts.found.seal[:])
+	}
+	r.Disk.Free, r.Disk.Known = freeDisk(filepath.Dir(w.office.cfg.storePath))
+	if passed := r.Time.Sub(w.day).Seconds(); passed > 0 {
+		r.Disk.Rate = float64(facts.length-w.bytes) / passed
+	}
+	if r.Disk.Known && r.Disk.Rate > 0 {
+		r.Disk.Lasts = float64(r.Disk.Free) / r.Disk.Rate
+	}
+}
+
+// agencyFigures puts in a row for each agency that is expected or has been seen.
+func (w *watch) agencyFigures(r *report, view storeView, facts *storeFacts, callers [256]caller) {
+	keys, hasKeys := w.office.keys()
+	r.Program.Handshakes = keys.handshakes
+	for i := 1; i < len(callers); i++ {
+		agency, caller := uint8(i), &callers[i]
+		made, isKnown := keys.since[agency]
+		a := agencyFigures{Agency: agency, Finished: facts.finished.has(agency), Key: made}
+		a.Expected = isKnown || !hasKeys && i <= w.office.cfg.drawAgencies
+		a.Connected, a.Since, a.From = caller.connected, caller.since, caller.from
+		a.Source, a.Verified = caller.source, caller.verified
+		stored := view.agencyFacts(agency, caller.source)
+		a.Source, a.Files, a.Records = stored.source, stored.files, stored.records
+		w.betFigures(&a, r.Time, stored)
+		if facts.found != nil {
+			a.Winners = facts.found.winners[i].count
+			r.Draw.Winners += a.Winners
+		}
+		a.State = a.state(r.Time, r.Draw.Expected > 0)
+		if a.Expected && !a.Finished && r.Draw.Expected > 0 {
+			r.Draw.Awaited = append(r.Draw.Awaited, agency)
+		}
+		if a.Expected || a.Finished || a.Files > 0 || !a.Since.IsZero() {
+			r.Agencies = append(r.Agencies, a)
+		}
+	}
+	slices.SortStableFunc(r.Agencies, func(a, b agencyFigures) int {
+		return slices.Index(agencyStates, a.State) - slices.Index(agencyStates, b.State)
+	})
+}
+
+// betFigures puts in what is counted of an agency's bets.
+func (w *watch) betFigures(a *agencyFigures, now time.Time, stored agencyFacts) {
+	counted := &w.office.counts.agencies[a.Agency]
+	a.Stored = stored.stored + counted.loose.Load()
+	a.Refused = map[string]uint64{}
+	for why := range counted.refused {
+		if n := counted.refused[why].Load(); n > 0 {
+			a.Refused[refusal(why).reason()] += n
+		}
+	}
+	if last := counted.last.Load(); last != 0 {
+		a.Last = time.Unix(0, last)
+	}
+	if n := min(w.samples, agencyRateSpan); n > 0 {
+		before := w.past[(w.samples-n)%len(w.past)][a.Agency]
+		newest := w.past[(w.samples-1)%len(w.past)][a.Agency]
+		a.Rate = float64(newest-before) / float64(n)
+	}
+}
+
+// state says how the agency does.
+func (a *agencyFigures) state(now time.Time, draw bool) agencyState {
+	switch {
+	case a.Connected > 0 || now.Sub(a.Since) < gapTime:
+		// A client without HELLO comes with a new connection for each batch.
+		if now.Sub(a.Last) < gapTime {
+			return agencySending
+		}
+		return agencyConnected
+	case a.Finished, !draw && !a.Verified.IsZero():
+		return agencyDone
+	case a.Since.IsZero() && a.Files == 0:
+		return agencyAwaited
+	case draw || a.Source != "":
+		return agencyDown
+	}
+	return agencyGone
+}
+
+// troubles says what somebody should look at, whether bets are taken or not.
+func (r *report) troubles() []string {
+	all := []string{}
+	if r.Detail != "" {
+		all = append(all, r.Detail)
+	}
+	for _, a := range r.Agencies {
+		if a.State == agencyDown && !r.Draw.Done {
+			all = append(all, fmt.Sprintf("Agency %d: %s.", a.Agency, a.down()))
+		}
+		if a.Files >= sourceWarn {
+			all = append(all, fmt.Sprintf("Agency %d has used %d of its %d sources.", a.Agency, a.Files, sourceShare))
+		}
+	}
+	if r.Disk.Known && r.Taking && (r.Disk.Free < diskLow || r.Disk.Lasts > 0 && r.Disk.Lasts < diskSoon.Seconds()) {
+		all = append(all, "The disk is nearly full: "+sizeText(r.Disk.Free)+" are free.")
+	}
+	return all
+}
+
+// sentence says how things are in one sentence or three.
+func (r *report) sentence() string {
+	bets := countText(r.Store.Bets) + " bets stored."
+	switch {
+	case !r.Taking:
+		return fmt.Sprintf("NOT taking bets: %s since %s.", r.Reason, timeText(r.Time, r.Since))
+	case r.Draw.Done && r.Draw.Time.IsZero():
+		return "The draw has taken place. " + bets
+	case r.Draw.Done:
+		return fmt.Sprintf("The draw took place at %s. %s", timeText(r.Time, r.Draw.Time), bets)
+	case r.Draw.Expected > 0:
+		return fmt.Sprintf("Taking bets. %d of %d agencies have finished. %s", r.Draw.Finished, r.Draw.Expected, bets)
+	}
+	return "Taking bets. " + bets
+}
+
+// down says since when an agency whose line is down is away.
+func (a *agencyFigures) down() string {
+	if a.Since.IsZero() {
+		return "has not come back since the server's start"
+	}
+	return "its line is down since " + a.Since.Format("15:04:05") + ", and it has not finished"
+}

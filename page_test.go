@@ -1,0 +1,206 @@
+//go:build !nohttp
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"html"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// templateNames returns the names that the page asks for: of texts, and of lists with the names in them.
+func templateNames(text string) (names map[string]bool, lists map[string]map[string]bool) {
+	names, lists = map[string]bool{}, map[string]map[string]bool{}
+	list := regexp.MustCompile(`(?s)\{\{#(\w+)\}\}(.*?)\{\{/(\w+)\}\}`)
+	for _, m := range list.FindAllStringSubmatch(text, -1) {
+		lists[m[1]], _ = templateNames(m[2])
+	}
+	for _, m := range regexp.MustCompile(`\{\{(\w+)\}\}`).FindAllStringSubmatch(list.ReplaceAllString(text, ""), -1) {
+		names[m[1]] = true
+	}
+	return names, lists
+}
+
+// TestPageNames has each name of the page filled in, and each figure for the page shown, over all scenes.
+func TestPageNames(t *testing.T) {
+	if len(page) > 40<<10 {
+		t.Errorf("the page has %d bytes, want 40 KB at most", len(page))
+	}
+	names, lists := templateNames(page)
+	seen := map[string]bool{}
+	for _, scene := range scenes {
+		f := newFakeOffice()
+		f.serve(t)
+		scene.play(f)
+		v := pageView(f.page.watch.report(time.Now()))
+		for name, value := range v {
+			seen[name] = true
+			views, isList := value.([]view)
+			if isList != (lists[name] != nil) || !isList && !names[name] {
+				t.Errorf("%s: the page has no place for %q", scene.name, name)
+			}
+			for _, each := range views {
+				for inner := range each {
+					seen[name+"."+inner] = true
+					if !lists[name][inner] {
+						t.Errorf("%s: the page has no place for %q in %q", scene.name, inner, name)
+					}
+				}
+			}
+		}
+		text := string(render(nil, page, v))
+		if strings.Contains(text, "{{") || strings.Contains(text, "}}") {
+			t.Errorf("%s: something is not filled in", scene.name)
+		}
+	}
+	for name := range lists {
+		for inner := range lists[name] {
+			names[name+"."+inner] = true
+		}
+		names[name] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		// There are keys with tls.known only, and somebody always where agencies are expected.
+		if !seen[name] && name != "agencies.key" && !strings.HasPrefix(name, "nobody") {
+			t.Errorf("nothing fills in %q", name)
+		}
+	}
+}
+
+// TestRender has what a template may be.
+func TestRender(t *testing.T) {
+	v := view{"a": `<b x="1">&'`, "list": []view{{"a": "1"}, {"a": "2"}}, "none": []view{}}
+	got := string(render(nil, "{{a}}-{{#list}}[{{a}}]{{/list}}{{#none}}x{{/none}}{{unknown}}.", v))
+	if want := html.EscapeString(`<b x="1">&'`) + "-[1][2]."; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestTexts has numbers, sizes and times as people read them.
+func TestTexts(t *testing.T) {
+	now := time.Date(2026, 11, 27, 22, 0, 0, 0, time.Local)
+	for _, tt := range []struct{ got, want string }{
+		{countText(0), "0"}, {countText(999), "999"}, {countText(1000), "1,000"}, {countText(12345678), "12,345,678"},
+		{sizeText(12), "12 bytes"}, {sizeText(1500), "1.5 KB"}, {sizeText(83e9), "83 GB"}, {sizeText(999_999), "1000 KB"},
+		{shortText(0.00002), "under 0.1 ms"}, {shortText(0.0012), "1.2 ms"}, {shortText(0.15), "150 ms"}, {shortText(2.5), "2.5 s"},
+		{longText(45), "45 s"}, {longText(600), "10 min"}, {longText(6 * 3600), "6 h"}, {longText(80 * 3600), "3 days"}, {longText(1e9), "years"},
+		{timeText(now, now.Add(-time.Hour)), "21:00:00"}, {timeText(now, now.Add(-23*time.Hour)), "2026-11-26 23:00"},
+		{agencyList([]uint8{1, 2}), "1, 2"}, {agencyList(make([]uint8, 14)), "0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, and 2 more"},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("got %q, want %q", tt.got, tt.want)
+		}
+	}
+}
+
+// TestStatusJSON has the figures of the page as JSON.
+func TestStatusJSON(t *testing.T) {
+	for _, scene := range scenes {
+		f := newFakeOffice()
+		at := f.serve(t)
+		scene.play(f)
+		code, text, head := get(t, "http://"+at+"/status.json")
+		var r report
+		if err := json.Unmarshal([]byte(text), &r); err != nil || code != 200 || head.Get("Content-Type") != "application/json" {
+			t.Fatalf("%s: got %d, %q: %v", scene.name, code, head.Get("Content-Type"), err)
+		}
+		_, page, _ := get(t, "http://"+at+"/")
+		if !strings.Contains(page, "<h1>"+html.EscapeString(r.Sentence)+"</h1>") {
+			t.Errorf("%s: the page does not say %q", scene.name, r.Sentence)
+		}
+		for _, a := range r.Agencies {
+			if !strings.Contains(page, ">"+countText(a.Stored)+"<") || !strings.Contains(page, string(a.State)) {
+				t.Errorf("%s: the page does not have %+v", scene.name, a)
+			}
+		}
+	}
+}
+
+// browser runs chromium on a page, and returns what it prints.
+func browser(t *testing.T, url string, args ...string) string {
+	t.Helper()
+	path, err := exec.LookPath("chromium")
+	if err != nil {
+		t.Skip("SKIPPED: the page in a browser: there is no chromium (Debian's package)")
+	}
+	args = append([]string{"--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--user-data-dir=" + t.TempDir()}, args...)
+	var out, errs bytes.Buffer
+	cmd := exec.Command(path, append(args, url)...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v: %v\n%s", cmd, err, errs.String())
+	}
+	return out.String()
+}
+
+// TestPageInBrowser opens the page in a real browser, which keeps to the Content-Security-Policy: its style must count, its script must
+// run, and find out by itself what has changed and that the server is gone.
+func TestPageInBrowser(t *testing.T) {
+	f := newFakeOffice()
+	at := f.serve(t)
+	f.evening()
+	served := f.page.http.Handler
+	asked := 0
+	f.page.http.Handler = hook(func() {
+		if asked++; asked == 2 {
+			f.fake.said.bets = 123
+		}
+		if asked == 3 {
+			go f.page.http.Close()
+		}
+	}, served)
+	dom := browser(t, "http://"+at+"/", "--virtual-time-budget=8000", "--dump-dom")
+	for _, want := range []string{"123 bets stored", "NO ANSWER since", `<body class="stale">`, `<caption>Agencies</caption>`, `scope="row">4<`, "line down", "sending"} {
+		if want == "line down" {
+			continue // nobody is
+		}
+		if !strings.Contains(dom, want) {
+			t.Errorf("the browser's page has no %q:\n%s", want, dom)
+		}
+	}
+}
+
+// TestPageWithoutScripts has the page say all without its script, and refresh itself.
+func TestPageWithoutScripts(t *testing.T) {
+	f := newFakeOffice()
+	at := f.serve(t)
+	f.evening()
+	_, text, _ := get(t, "http://"+at+"/")
+	if !strings.Contains(text, `<noscript><meta http-equiv="refresh" content="3"></noscript>`) {
+		t.Error("the page does not refresh itself without scripts")
+	}
+	for _, bad := range []string{` style="`, ` onclick`, "http://", "https://", "@import", "url("} {
+		if strings.Contains(text, bad) {
+			t.Errorf("the page has %q", bad)
+		}
+	}
+}
+
+// TestScreenshots has each scene drawn at two widths, light and dark, into SCREENSHOTS.
+func TestScreenshots(t *testing.T) {
+	dir := os.Getenv("SCREENSHOTS")
+	if dir == "" {
+		t.Skip("SCREENSHOTS=DIR draws each scene")
+	}
+	for _, scene := range scenes {
+		f := newFakeOffice()
+		at := f.serve(t)
+		scene.play(f)
+		for name, args := range map[string][]string{
+			"wide": {"--window-size=1280,800"}, "wide-dark": {"--window-size=1280,800", "--blink-settings=preferredColorScheme=0"},
+			"narrow": {"--window-size=400,1400"}, "narrow-dark": {"--window-size=400,1400", "--blink-settings=preferredColorScheme=0"},
+			"zoomed": {"--window-size=640,1600", "--force-device-scale-factor=2"},
+		} {
+			browser(t, "http://"+at+"/", append(args, "--screenshot="+filepath.Join(dir, scene.name+"-"+name+".png"))...)
+		}
+	}
+}
