@@ -73,15 +73,18 @@ func askWinners(ctx context.Context, l *link, agency uint8, r *retry, log *slog.
 	}
 }
 
-// askHeld writes m and waits for the answer, which may come with the draw. A wait
-// longer than retry.timeout is a sign of life: what ends it is a new trouble.
+// askHeld writes m and waits for the answer, which may come with the draw. The
+// time of that wait does not count, and one longer than retry.timeout is a sign
+// of life: what ends it is a new trouble.
 func askHeld(ctx context.Context, l *link, m []byte, r *retry) (ack Ack, err error) {
 	defer context.AfterFunc(ctx, func() { l.close() })()
 	asked := time.Now()
 	if err = l.write(m); err == nil {
 		ack, err = l.readAck(forever)
 	}
-	if time.Since(asked) > r.timeout {
+	held := time.Since(asked)
+	r.life = r.life.Add(held)
+	if held > r.timeout {
 		r.alive()
 	}
 	return ack, err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 )
@@ -106,18 +105,12 @@ func (b *batcher) fill(dst *[]byte, head int, s *span) error {
 // read reads the next record into b.bet.
 func (b *batcher) read() (malformed bool, err error) {
 	if b.record, err = b.reader.next(); err != nil {
-		return true, unlessSplit(err)
+		if _, split := err.(*recordError); split { // reading goes on behind it
+			err = nil
+		}
+		return true, err
 	}
 	return toBet(b.record.fields, b.agency, &b.bet) != "", nil
-}
-
-// unlessSplit returns err unless it says that a record could not be split, after which reading goes on.
-func unlessSplit(err error) error {
-	var split *recordError
-	if errors.As(err, &split) {
-		return nil
-	}
-	return err
 }
 
 // toBet makes a bet of a record's fields; otherwise it returns the reason why
@@ -149,10 +142,6 @@ func notFields(n int) string {
 
 // parseNumber reads 1 to 5 digits; nearly all numbers have 4.
 func parseNumber(s []byte) (number uint, ok bool) {
-	if len(s) == 4 {
-		a, b, c, d := uint(s[0]-'0'), uint(s[1]-'0'), uint(s[2]-'0'), uint(s[3]-'0')
-		return a*1000 + b*100 + c*10 + d, a <= 9 && b <= 9 && c <= 9 && d <= 9
-	}
 	for _, c := range s {
 		if c-'0' > 9 {
 			return 0, false
@@ -188,18 +177,15 @@ func (r *spanReader) each(s span, visit func(rec *record, position int, b *Bet, 
 			return nil
 		}
 		rec, err := r.reader.next()
-		var split *recordError
-		if err != nil && !errors.As(err, &split) {
-			if err == io.EOF {
-				return nil
-			}
+		split, malformed := err.(*recordError)
+		if err != nil && err != io.EOF && !malformed {
 			return err
 		}
-		if rec.offset >= s.end {
+		if err == io.EOF || rec.offset >= s.end {
 			return nil
 		}
 		reason, own := "", 0
-		if split != nil {
+		if malformed {
 			reason = split.reason
 		} else if reason = toBet(rec.fields, r.agency, &b); reason == "" {
 			position++

@@ -22,11 +22,10 @@ const (
 	progressColumns = 80                     // width where COLUMNS does not say
 	progressMinBar  = 5                      // cells; where fewer fit there is no bar, only figures
 
-	progressErase = "\r\x1b[K"            // to the first column, erase to the end of the line
-	progressDraw  = "\r\x1b[?7l"          // to the first column, do not wrap
-	progressDrawn = "\x1b[K\x1b[?7h"      // erase what is left of a longer line, wrap again
-	progressLong  = 100 * time.Hour       // from here on the time left is said in days
-	progressNever = 9999 * 24 * time.Hour // a longer time left says nothing: it is not known
+	progressErase = "\r\x1b[K"       // to the first column, erase to the end of the line
+	progressDraw  = "\r\x1b[?7l"     // to the first column, do not wrap
+	progressDrawn = "\x1b[K\x1b[?7h" // erase what is left of a longer line, wrap again
+	progressNever = 1000 * time.Hour // a longer time left says nothing: it is not known
 )
 
 // progressState is what the bar shows.
@@ -74,19 +73,15 @@ func newProgressOn(w io.Writer, total int64, columns int, now func() time.Time) 
 	return &progress{now: now, w: w, max: columns - 1, state: progressState{total: total}}
 }
 
-// isTerminal tells whether f is a character device other than those which swallow everything. That is as near to "is a
-// terminal" as the standard library gets.
+// isTerminal reports whether f is a character device other than the one that swallows everything.
+// That is as near to "is a terminal" as the standard library gets.
 func isTerminal(f *os.File) bool {
 	info, err := f.Stat()
 	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
 		return false
 	}
-	for _, name := range []string{os.DevNull, "/dev/zero", "/dev/full"} {
-		if sink, err := os.Stat(name); err == nil && os.SameFile(info, sink) {
-			return false
-		}
-	}
-	return true
+	sink, err := os.Stat(os.DevNull)
+	return err != nil || !os.SameFile(info, sink)
 }
 
 // terminalColumns returns the width that the variable COLUMNS gives.
@@ -247,14 +242,12 @@ func thousands(digits string) string {
 	return digits
 }
 
-// timeLeft returns a time as m:ss, h:mm:ss or whole days, and "-" for one that is not known.
+// timeLeft returns a time as m:ss or h:mm:ss, and "-" for one that is not known.
 func timeLeft(d time.Duration) string {
 	seconds := int64(d / time.Second)
 	switch {
 	case d < 0:
 		return "-"
-	case d >= progressLong:
-		return strconv.FormatInt(seconds/86400, 10) + " d"
 	case d >= time.Hour:
 		return fmt.Sprintf("%d:%02d:%02d", seconds/3600, seconds/60%60, seconds%60)
 	}

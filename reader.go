@@ -29,7 +29,6 @@ const (
 	readBuffer    = 128 << 10               // asked of the file at once; at a refill little more than half is moved at most
 	readBlock     = 64                      // bytes that a word of the bitmap stands for; divides readBuffer
 	agencyFields  = 5                       // fields of an agency's record
-	maxEmptyReads = 100                     // how often in a row a source may return nothing
 	byteOrderMark = "\xef\xbb\xbf"
 )
 
@@ -382,10 +381,7 @@ func (r *reader) fill() error {
 	r.quote -= r.pos
 	r.pos = 0
 	r.mark(0)
-	want := min(2*r.end+1, readWindow)
-	if r.base == 0 {
-		want = max(want, len(byteOrderMark))
-	}
+	want := max(min(2*r.end+1, readWindow), len(byteOrderMark))
 	for r.end < want && r.err == nil {
 		r.read()
 	}
@@ -397,20 +393,14 @@ func (r *reader) fill() error {
 
 // read appends to the buffer what one read returns, or keeps why there is no more.
 func (r *reader) read() {
-	for range maxEmptyReads {
-		n, err := r.src.Read(r.buf[r.end:readBuffer])
-		r.err = err
-		if n > 0 || err != nil {
-			from := r.end
-			r.end += n
-			if r.quote == from { // none was found before
-				r.findQuote(from)
-			}
-			r.mark(from)
-			return
-		}
+	n, err := r.src.Read(r.buf[r.end:readBuffer])
+	r.err = err
+	from := r.end
+	r.end += n
+	if r.quote == from { // none was found before
+		r.findQuote(from)
 	}
-	r.err = io.ErrNoProgress
+	r.mark(from)
 }
 
 // mark brings the bitmap up to date for buf[from:end].

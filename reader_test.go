@@ -283,16 +283,6 @@ func TestReaderFails(t *testing.T) {
 	}
 }
 
-func TestReaderEmptyReads(t *testing.T) {
-	for empty, want := range map[int]error{maxEmptyReads - 1: io.EOF, maxEmptyReads: io.ErrNoProgress} {
-		data := []byte("a\n")
-		_, err := readRest(t, newReader(&chunked{data: data, n: 2, empty: empty, err: io.EOF}), data, 0)
-		if err != want {
-			t.Errorf("after %d empty reads: got %v, want %v", empty, err, want)
-		}
-	}
-}
-
 func TestRecordError(t *testing.T) {
 	_, err := newReader(strings.NewReader("\n\na,b\"")).next()
 	if got, want := fmt.Sprint(err), "line 3: stray quote in field 2"; got != want {

@@ -17,6 +17,9 @@ const (
 	// the last row of an agency file is found if no more than about these many rows
 	// of other agency files were written after it.
 	recentRejects = 1 << 16
+	// rejectsAtOnce is from how many bytes on rows are written before their batch is
+	// done with.
+	rejectsAtOnce = 1 << 20
 	// maxReason is the longest reason in bytes: a server says what it likes.
 	maxReason = 512
 )
@@ -36,6 +39,7 @@ type rejects struct {
 	count   int      // records that this run refused
 	rows    []byte   // not yet written
 	lines   []rejectLine
+	err     error // why the file could not be written; sticky
 
 	// Of earlier runs: the hashes of the rows (without their reasons), each at the
 	// place that it gives itself, until agencyFile.recall has looked at them. nil:
@@ -104,7 +108,11 @@ func (r *rejects) readRows(f *os.File, size int64) error {
 		if err != nil || !isReject(row) {
 			return fmt.Errorf("what stands at byte %d is no rejected record, so this file is not ours to write to", start)
 		}
-		hash := r.hash(row[0], row[2:])
+		var fields [][]byte
+		for _, field := range row[2:] {
+			fields = append(fields, []byte(field))
+		}
+		hash := r.hash([]byte(row[0]), fields)
 		r.known[hash%recentRejects] = hash
 	}
 	return errors.New("it does not start with a rejected record, so this file is not ours to write to")
@@ -139,14 +147,17 @@ func isReject(row []string) bool {
 	return fields == agencyFields || fields == 1 || row[1] == notFields(fields)
 }
 
-// hash returns the hash of a row: line and fields.
-func (r *rejects) hash(line string, fields []string) uint64 {
+// hash returns the hash of a row: line and fields. Carriage returns do not count:
+// encoding/csv turns CRLF within quotes into LF.
+func (r *rejects) hash(line []byte, fields [][]byte) uint64 {
 	var h maphash.Hash
 	h.SetSeed(r.seed)
-	h.WriteString(line)
+	h.Write(line)
 	for _, field := range fields {
 		h.WriteByte(0)
-		h.WriteString(field)
+		for part := range bytes.SplitSeq(field, []byte("\r")) {
+			h.Write(part)
+		}
 	}
 	return h.Sum64()
 }
@@ -156,12 +167,7 @@ func (r *rejects) holds(rec *record) bool {
 	if r.known == nil {
 		return false
 	}
-	var fields []string
-	for _, field := range recordFields(rec) {
-		// As encoding/csv reads it: that turns CRLF within quotes into LF.
-		fields = append(fields, string(bytes.ReplaceAll(field, []byte("\r\n"), []byte("\n"))))
-	}
-	hash := r.hash(strconv.Itoa(rec.line), fields)
+	hash := r.hash(strconv.AppendInt(nil, int64(rec.line), 10), recordFields(rec))
 	return r.known[hash%recentRejects] == hash
 }
 
@@ -187,27 +193,25 @@ func (r *rejects) add(rec *record, reason string) {
 	for _, field := range recordFields(rec) {
 		r.rows = appendQuoted(append(r.rows, ','), field)
 	}
-	r.rows = append(r.rows, "\r\n"...)
+	if r.rows = append(r.rows, "\r\n"...); len(r.rows) >= rejectsAtOnce {
+		r.flush() // there may be any number of them before the next bet
+	}
 }
 
-// flush writes what was added, and says it in the log.
+// flush writes what was added, and says it in the log. Its first error comes again.
 func (r *rejects) flush() error {
-	if len(r.rows) == 0 {
-		return nil
+	if len(r.rows) == 0 || r.err != nil {
+		return r.err
 	}
 	if r.file == nil {
-		f, err := os.OpenFile(r.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-		if err != nil {
-			return fmt.Errorf("rejects file: %w: set data.rejects", err)
-		}
-		r.file = f
-		if err := r.cut(); err != nil {
-			return fmt.Errorf("rejects file: %w", err)
+		if r.err = r.create(); r.err != nil {
+			return r.err
 		}
 	}
 	// One write: a kill leaves all of a batch's rows or, at worst, a torn one that read finds.
 	if _, err := r.file.Write(r.rows); err != nil {
-		return fmt.Errorf("rejects file: %w: the records refused from line %d on are not in it", err, r.lines[0].line)
+		r.err = fmt.Errorf("rejects file: %w: the records refused from line %d on are not in it", err, r.lines[0].line)
+		return r.err
 	}
 	for _, l := range r.lines {
 		r.log.Warn(actApuestaRechazada, fail, "linea", l.line, "motivo", l.reason)
@@ -216,13 +220,20 @@ func (r *rejects) flush() error {
 	return nil
 }
 
-// cut cuts the torn row, unless somebody else has written behind it.
-func (r *rejects) cut() error {
-	info, err := r.file.Stat()
-	if err != nil || r.tornEnd == 0 || info.Size() != r.tornEnd {
-		return err
+// create opens the file to append, and cuts the torn row unless somebody else has
+// written behind it.
+func (r *rejects) create() (err error) {
+	if r.file, err = os.OpenFile(r.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
+		return fmt.Errorf("rejects file: %w: set data.rejects", err)
 	}
-	return r.file.Truncate(r.torn)
+	info, err := r.file.Stat()
+	if err == nil && r.tornEnd > 0 && info.Size() == r.tornEnd {
+		err = r.file.Truncate(r.torn)
+	}
+	if err != nil {
+		return fmt.Errorf("rejects file: %w", err)
+	}
+	return nil
 }
 
 // close closes the file if there is one.

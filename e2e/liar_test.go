@@ -182,7 +182,10 @@ func TestE2EFalseWinners(t *testing.T) {
 	full = append(full, bytes.Repeat(wireString("7"), 65535)...)
 	for name, winners := range map[string]func(w io.Writer) error{
 		"long documents": func(w io.Writer) error {
-			_, err := w.Write(append([]byte{5, 255, 255}, bytes.Repeat(wireString(strings.Repeat("9", 65535)), 100)...))
+			_, err := w.Write([]byte{5, 255, 255})
+			for n := 0; n < 5000 && err == nil; n++ { // 300 MiB
+				_, err = w.Write(wireString(strings.Repeat("9", 65535)))
+			}
 			return err
 		},
 		"no digits": func(w io.Writer) error {
@@ -246,6 +249,7 @@ func TestE2ESignalWhilePolling(t *testing.T) {
 			if name == "closes" {
 				<-polled
 				<-polled
+				time.Sleep(750 * time.Millisecond) // likely in a pause
 			}
 			c.signal(sig)
 			c.wantShutdown(sig, "close_file")
