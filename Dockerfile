@@ -1,5 +1,14 @@
 # The binary that `make build` made and nothing else: no shell, no libc, no root.
 FROM scratch
+ARG VERSION=dev
+ARG REVISION=unknown
+ARG SOURCE=unknown
+LABEL org.opencontainers.image.title="tp0" \
+      org.opencontainers.image.description="A lottery's central office, and its agencies' client" \
+      org.opencontainers.image.source="$SOURCE" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.licenses="MIT"
 COPY tp0 /tp0
 # scratch has no mkdir: an empty folder, so that the user has a place of its own to write to.
 COPY --chown=10001:10001 docker/data /data

@@ -13,19 +13,62 @@ FUZZTIME = 40000x
 # Further flags of go test, such as -v.
 TESTFLAGS =
 
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# Twelve digits of the commit wherever it is cloned: git's own choice depends on how much else it knows.
+VERSION := $(shell git describe --tags --always --abbrev=12 --dirty 2>/dev/null || echo dev)
+COMMIT  := $(shell git rev-parse HEAD 2>/dev/null)
+TIME    := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 # Static and stripped; without paths and build times in it, so that the same commit gives the same bytes.
-BUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
+OUT   = tp0
+TAGS  =
+BUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags "$(TAGS)" \
+	-ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)"
+
+# What runs here, whatever the program is built for.
+HERE = GOOS= GOARCH= GOARM= GOMIPS= $(GO) run
+
+# Where install puts things.
+PREFIX  = /usr/local
+DESTDIR =
+
+# The image: its processor (amd64, arm64, …), its name, and the address of the sources for its label.
+# One for another processor than this needs a builder that can (BuildKit).
+ARCH   = $(shell $(GO) env GOHOSTARCH)
+IMAGE  = tp0:latest
+SOURCE = unknown
 
 # The race detector needs cgo; Go turns cgo off by itself where there is no C compiler.
 RACE    = $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-## build                the program: ./tp0 (GOOS, GOARCH, … as Go knows them)
+## build                the program: ./tp0 (GOOS, GOARCH, … as Go knows them; TAGS=notls: without TLS)
 .PHONY: build
 build:
-	$(BUILD) -o tp0 .
+	$(BUILD) -o $(OUT) .
+
+## man                  the manual page, ./tp0.1, from the table that tp0 -h prints
+.PHONY: man
+man:
+	$(HERE) . -h >tp0.help
+	$(HERE) ./tools/man -version "$(VERSION)" <tp0.help >tp0.1
+	rm tp0.help
+
+## install              program, manual page, systemd unit and documents (PREFIX=/usr/local, DESTDIR)
+.PHONY: install
+install: build man
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \
+		$(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/share/doc/tp0
+	install -m 755 $(OUT) $(DESTDIR)$(PREFIX)/bin/tp0
+	install -m 644 tp0.1 $(DESTDIR)$(PREFIX)/share/man/man1/tp0.1
+	sed 's|/usr/local/bin/|$(PREFIX)/bin/|' deploy/tp0.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/tp0.service
+	chmod 644 $(DESTDIR)$(PREFIX)/lib/systemd/system/tp0.service
+	install -m 644 README.md LICENSE config.yaml $(DESTDIR)$(PREFIX)/share/doc/tp0
+
+## dist                 an archive for each kind of board, and SHA256SUMS, in ./dist (TARGETS=linux/arm/5,…)
+.PHONY: dist
+dist:
+	$(HERE) ./tools/dist -version "$(VERSION)" -commit "$(COMMIT)" -time "$(TIME)" \
+		$(if $(TARGETS),-targets $(TARGETS))
 
 ## run                  five agencies send their files to a server in ./run; the result is counted
 .PHONY: run
@@ -43,6 +86,11 @@ test:
 	done
 	@docker info >/dev/null 2>&1 && $(COMPOSE) version >/dev/null 2>&1 || \
 		echo "SKIPPED: the container tests, no Docker engine with Compose answers"
+
+## test-arch            all tests on every other processor, under emulation (qemu-user-static)
+.PHONY: test-arch
+test-arch:
+	TEST_ARCH=all $(GO) test -count=1 -timeout 0 -run 'TestArch' -v ./e2e
 
 ## torture              kills, cuts and lost answers by the thousand (KILLS, CUTS, PROXY, FULL, DRAWS: how many)
 .PHONY: torture
@@ -67,11 +115,13 @@ lint:
 data: build
 	@$(GO) run ./tools/run -samples
 
-## docker-image         the image tp0:latest, FROM scratch
+## docker-image         the image tp0:latest, FROM scratch (ARCH=arm64: for that processor)
 .PHONY: docker-image
 docker-image:
-	$(MAKE) build GOOS=linux
-	docker build -t tp0:latest .
+	$(MAKE) build GOOS=linux GOARCH=$(ARCH)
+	docker build $(if $(filter-out $(ARCH),$(shell $(GO) env GOHOSTARCH)),--platform linux/$(ARCH)) \
+		--build-arg VERSION="$(VERSION)" --build-arg REVISION="$(COMMIT)" --build-arg SOURCE="$(SOURCE)" \
+		-t $(IMAGE) .
 
 ## docker-compose-up    the image, then a server and five clients in containers
 .PHONY: docker-compose-up
@@ -93,7 +143,7 @@ docker-compose-down:
 ## clean                what was built or measured; not bets.csv, not ./.data
 .PHONY: clean
 clean:
-	rm -rf tp0 run
+	rm -rf tp0 tp0.1 dist run
 
 ## help                 this list
 .PHONY: help
