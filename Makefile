@@ -32,7 +32,6 @@ PREFIX  = /usr/local
 DESTDIR =
 
 # The image: its processor (amd64, arm64, …), its name, and the address of the sources for its label.
-# One for another processor than this needs a builder that can (BuildKit).
 ARCH   = $(shell $(GO) env GOHOSTARCH)
 IMAGE  = tp0:latest
 SOURCE = unknown
@@ -119,7 +118,7 @@ data: build
 .PHONY: docker-image
 docker-image:
 	$(MAKE) build GOOS=linux GOARCH=$(ARCH)
-	docker build $(if $(filter-out $(ARCH),$(shell $(GO) env GOHOSTARCH)),--platform linux/$(ARCH)) \
+	docker build --platform linux/$(ARCH) \
 		--build-arg VERSION="$(VERSION)" --build-arg REVISION="$(COMMIT)" --build-arg SOURCE="$(SOURCE)" \
 		-t $(IMAGE) .
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Writes a compose file with a server and N clients, as docker-compose-dev.yaml has them for five. The store has
-# no volume here: every start of these containers begins with nothing stored.
+# no named volume here: containers that are made anew begin with nothing stored. All but /data is read-only.
 set -eu
 
 usage() {
@@ -18,7 +18,13 @@ services:
     environment:
       - SERVER_PORT=12345
       - DRAW_AGENCIES=$1
+    read_only: true
+    cap_drop:
+      - ALL
+    security_opt:
+      - no-new-privileges:true
     volumes:
+      - /data
       - ./config.yaml:/data/config.yaml:ro
     networks:
       - testing_net
@@ -36,7 +42,13 @@ client() {
       - CLI_ID=$1
       - CLI_SERVER_ADDRESS=server:12345
       - DRAW_AGENCIES=$2
+    read_only: true
+    cap_drop:
+      - ALL
+    security_opt:
+      - no-new-privileges:true
     volumes:
+      - /data
       - ./config.yaml:/data/config.yaml:ro
       - ./.data:/data/.data:ro
     networks:

@@ -46,7 +46,7 @@ func TestComposeDev(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := string(text[max(bytes.Index(text, []byte("services:")), 0):])
-	got = strings.Replace(got, "      - bets:/data\n", "", 1)
+	got = strings.Replace(got, "      - bets:/data\n", "      - /data\n", 1)
 	got, volume, _ := strings.Cut(got, "\n#")
 	if !strings.HasSuffix(volume, "\nvolumes:\n  bets:\n") {
 		t.Errorf("got end %q, want the volume bets", volume)
