@@ -42,8 +42,9 @@ type answer struct {
 	stored int        // of bets
 	single *singleBet // the message was a BET
 	resume Resume
-	agency uint8 // of NOTIFY
-	hold   bool  // wait for the draw rather than say that there was none
+	agency uint8     // of NOTIFY, or of the bets; 0: these are of several
+	why    *refusals // of bets; nil: none was refused
+	hold   bool      // wait for the draw rather than say that there was none
 	// source says that the connection sends a source: it ends when a group was not taken, so
 	// that no later batch overtakes the refused one.
 	source bool
@@ -56,7 +57,25 @@ type singleBet struct {
 }
 
 // size returns how many bytes of memory the answer takes.
-func (a *answer) size() int { return int(unsafe.Sizeof(*a)) + len(a.status) }
+func (a *answer) size() int {
+	size := int(unsafe.Sizeof(*a)) + len(a.status)
+	if a.why != nil {
+		size += int(unsafe.Sizeof(*a.why))
+	}
+	return size
+}
+
+// tally says for the counts what became of the bets, once that is known.
+func (a *answer) tally() (batchResult, tally) {
+	t := tally{agency: a.agency, source: a.source, stored: a.stored, refused: a.why}
+	switch a.code {
+	case ackStored:
+		return batchStored, t
+	case ackRefused:
+		return batchRefused, t
+	}
+	return batchUnavailable, tally{}
+}
 
 // An answerQueue is the line of answers that a connection owes. Its reader puts them in
 // and its answerer takes them out, in the order of the messages. An empty queue keeps no
@@ -149,6 +168,7 @@ type answerer struct {
 	conn    net.Conn
 	winners func(agency uint8) (count int, each func(yield func(document []byte) bool) error, known bool)
 	drawn   <-chan struct{} // closed once winners knows them
+	counts  *counts
 	log     *slog.Logger
 	lines   *burst
 	idle    time.Duration // conn.idle: for how long a client may leave an answer
@@ -269,8 +289,11 @@ func (a *answerer) sendWinners(ans *answer) {
 	}
 }
 
-// note puts the line of a message into the burst.
+// note counts a message with bets, and puts its line into the burst.
 func (a *answerer) note(ans *answer) {
+	if ans.bets > 0 {
+		a.counts.batch(ans.tally())
+	}
 	switch {
 	case ans.bets == 0:
 	case ans.single != nil:

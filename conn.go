@@ -30,6 +30,7 @@ var errDone = errors.New("conn: done")
 // A service is what all connections share: what they use, and how they are to behave.
 type service struct {
 	store    *store
+	counts   *counts
 	log      *slog.Logger
 	rule     rule          // what bets are checked against
 	lottery  bool          // there is a draw: NOTIFY is answered
@@ -80,6 +81,7 @@ type serverConn struct {
 	svc      *service
 	conn     net.Conn
 	peer     peer
+	visit    *visit
 	framer   framer
 	small    [idleBuffer]byte
 	large    *[connBuffer]byte // nil while idle
@@ -93,13 +95,13 @@ type serverConn struct {
 
 // newServerConn returns the serving side of a connection, which owns conn from then on.
 func newServerConn(svc *service, conn net.Conn, from peer) *serverConn {
-	c := &serverConn{svc: svc, conn: conn, peer: from}
+	c := &serverConn{svc: svc, conn: conn, peer: from, visit: svc.counts.visit(from.ip)}
 	c.framer = framer{src: conn, buf: c.small[:]}
 	c.ses.fence = func() { conn.Close() }
 	c.decider = decider{rule: svc.rule}
 	c.decider.rule.agency = from.agency
 	c.answerer = &answerer{
-		queue: newAnswerQueue(), conn: conn, log: svc.log, lines: newBurst(svc.log), idle: svc.idle,
+		queue: newAnswerQueue(), conn: conn, counts: svc.counts, log: svc.log, lines: newBurst(svc.log), idle: svc.idle,
 		winners: svc.store.winners, drawn: svc.store.drawn, ended: make(chan struct{}),
 		refused: func() {
 			c.ending.Store(true)
@@ -130,10 +132,23 @@ func (c *serverConn) serve() {
 	}
 	c.conn.Close()
 	c.svc.store.leave(&c.ses)
+	c.visit.end(endingOf(err))
 	c.releaseBuffer()
 	if c.svc.shuttingDown() {
 		c.svc.log.Info(actCloseConnection, success, "ip", c.peer.ip)
 	}
+}
+
+// endingOf says for the counts why a connection has ended.
+func endingOf(err error) ending {
+	var protocol *protocolError
+	switch {
+	case errors.As(err, &protocol):
+		return endProtocol
+	case err == io.EOF:
+		return endClient
+	}
+	return endServer
 }
 
 // takeMessages reads and handles messages until an error, which is io.EOF when the client
@@ -233,8 +248,12 @@ func (c *serverConn) take(body []byte, a answer) error {
 		group, err = c.svc.store.submit(&c.ses, &d.decision)
 	}
 	a.group, a.stored, a.source = group, d.decision.count, c.ses.src != nil
+	if a.agency = d.rule.agency; a.agency == 0 {
+		a.agency = d.agency
+	}
+	c.visit.sends(a.agency)
 	if len(d.refused) > 0 {
-		a.code, a.status = ackRefused, refusedStatus(d.refused)
+		a.code, a.status, a.why = ackRefused, refusedStatus(d.refused), countRefused(d.refused)
 	}
 	return c.oweOutcome(a, err)
 }
@@ -280,6 +299,7 @@ func (c *serverConn) handleHello(m []byte) (size int, err error) {
 	at, group, err := c.svc.store.hello(&c.ses, key)
 	if err == nil {
 		c.decider.rule.agency = h.Agency
+		c.visit.hello(key.agency, key.name)
 	}
 	return size, c.oweOutcome(answer{kind: answerResume, resume: at, group: group, source: true}, err)
 }
@@ -336,6 +356,9 @@ func (c *serverConn) read() error {
 		err := c.framer.fill()
 		if err == nil {
 			return nil
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return errFenced // by this side: a newer connection took over, or an answer could not be sent
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return io.EOF // reset or closed: either way there is nobody to tell

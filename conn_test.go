@@ -10,7 +10,7 @@ import (
 // startPipe serves one end of a pipe as a connection, and returns it with the other end.
 func startPipe(t *testing.T, st *store) (srv *server, c *serverConn, ours net.Conn) {
 	t.Helper()
-	srv = newServer(&config{maxNumber: 9998, connIdle: time.Minute, connMax: 1}, st, quiet)
+	srv = newServer(&config{maxNumber: 9998, connIdle: time.Minute, connMax: 1}, st, newCounts(), quiet)
 	ours, theirs := net.Pipe()
 	c = newServerConn(srv.svc, theirs, peer{ip: "pipe"})
 	srv.slots <- struct{}{}

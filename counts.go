@@ -55,14 +55,13 @@ type ending uint8
 
 const (
 	endClient   ending = iota // the client closed it, or is gone
-	endServer                 // in good order: the server stops, or took no bets
-	endOvertake               // a newer connection sends the same source
+	endServer                 // the server stops, took no bets, or a newer connection sends the same source
 	endProtocol               // the client broke the protocol
 	endings                   // how many there are
 )
 
 // endingNames are the values of the metric's label.
-var endingNames = [endings]string{"client", "server", "overtaken", "protocol"}
+var endingNames = [endings]string{"client", "server", "protocol"}
 
 // A caller is an agency as its connections show it.
 type caller struct {
@@ -90,7 +89,19 @@ type tally struct {
 	agency  uint8 // 0: of several
 	source  bool  // sent behind a HELLO
 	stored  int
-	refused *[len(reasons)]uint16 // how many by refusal; nil: none
+	refused *refusals // nil: none
+}
+
+// refusals are how many bets of a message were refused, by refusal.
+type refusals [len(reasons)]uint16
+
+// countRefused counts what was refused.
+func countRefused(all []refusedBet) *refusals {
+	r := new(refusals)
+	for _, one := range all {
+		r[one.why]++
+	}
+	return r
 }
 
 // batch counts a message with bets.

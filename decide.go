@@ -11,6 +11,7 @@ import (
 // until the next message; their arrays are used again.
 type decider struct {
 	rule     rule
+	agency   uint8        // of the bets; 0: these are of several
 	decision decision     // what is stored
 	refused  []refusedBet // what is not, by position
 }
@@ -18,9 +19,9 @@ type decider struct {
 // batch decides on the BATCH m of count bets and returns its size. It fails if the
 // message is not whole or breaks the protocol; then what it has found is void.
 func (d *decider) batch(m []byte, count int) (size int, err error) {
-	d.begin()
+	d.begin(agencyOf(m))
 	at := batchHead
-	fast := newFastRows(d.rule, agencyOf(m))
+	fast := newFastRows(d.rule, d.agency)
 	var b Bet
 	for i := range count {
 		// Nothing here allocates, locks or logs: it is done for every bet.
@@ -43,13 +44,14 @@ func (d *decider) bet(m []byte, b *Bet) (size int, err error) {
 	if size, err = parseBet(m, 0, b); err != nil {
 		return 0, err
 	}
-	d.begin()
+	d.begin(b.Agency)
 	d.add(b)
 	return size, nil
 }
 
-// begin forgets the message before.
-func (d *decider) begin() {
+// begin forgets the message before. The next one's bets are, as it seems, of agency.
+func (d *decider) begin(agency uint8) {
+	d.agency = agency
 	d.decision = decision{rows: d.decision.rows[:0]}
 	d.refused = d.refused[:0]
 }
@@ -57,6 +59,9 @@ func (d *decider) begin() {
 // add decides on the next bet. What it appends is all that remains of b.
 func (d *decider) add(b *Bet) {
 	d.decision.total++
+	if b.Agency != d.agency {
+		d.agency = 0
+	}
 	if why := d.rule.check(b); why != accepted {
 		d.refused = append(d.refused, refusedBet{d.decision.total, why})
 		return

@@ -291,7 +291,7 @@ func BenchmarkDecide(b *testing.B) {
 // BenchmarkDecidePlain is BenchmarkDecide without fastRows.
 func BenchmarkDecidePlain(b *testing.B) {
 	benchDecide(b, func(d *decider, m []byte, count int) (size int, err error) {
-		d.begin()
+		d.begin(1)
 		at := batchHead
 		var bet Bet
 		for i := range count {

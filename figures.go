@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -14,21 +15,26 @@ import (
 type office struct {
 	cfg      *config
 	counts   *counts
-	store    func() storeView // nil while the store recovers
 	stopping func() bool
-	keys     func() (keyFacts, bool) // false where there are no keys
+	opened   atomic.Pointer[openOffice] // nil while the store recovers
+}
+
+// An openOffice is what there is once the store has recovered.
+type openOffice struct {
+	store storeView
+	keys  keyView // nil: nobody needs a key
+}
+
+// A keyView is the gate, as the page sees it: when the newest key of each agency was made, and how
+// many handshakes there were by result.
+type keyView interface {
+	keyFacts() (made map[uint8]time.Time, handshakes map[string]uint64)
 }
 
 // A storeView is a store, as the page sees it. It takes the store's lock for an instant only.
 type storeView interface {
 	facts() storeFacts
 	agencyFacts(agency uint8, source string) agencyFacts
-}
-
-// keyFacts are what is known of the keys of agencies.
-type keyFacts struct {
-	since      map[uint8]time.Time // when an agency's newest key was made
-	handshakes map[string]uint64   // by result
 }
 
 // A report is what there is to say at one moment: /status.json is its JSON.
@@ -181,12 +187,12 @@ func newWatch(o *office) *watch {
 
 // sample is to be called each second.
 func (w *watch) sample(now time.Time) {
-	view := w.office.store()
-	if view == nil {
+	open := w.office.opened.Load()
+	if open == nil {
 		w.notice(now, nil)
 		return
 	}
-	facts := view.facts()
+	facts := open.store.facts()
 	w.notice(now, &facts)
 	if len(w.rates) == rateSpan {
 		w.rates = append(w.rates[:0], w.rates[1:]...)
@@ -243,10 +249,10 @@ func (w *watch) whyNot(facts *storeFacts) string {
 
 // report returns what there is to say now.
 func (w *watch) report(now time.Time) *report {
-	view := w.office.store()
+	open := w.office.opened.Load()
 	var facts *storeFacts
-	if view != nil {
-		at := view.facts()
+	if open != nil {
+		at := open.store.facts()
 		facts = &at
 	}
 	w.notice(now, facts)
@@ -256,7 +262,7 @@ func (w *watch) report(now time.Time) *report {
 	r.Draw = drawFigures{Expected: w.office.cfg.drawAgencies, Time: w.drawAt}
 	if facts != nil {
 		w.storeFigures(r, facts)
-		w.agencyFigures(r, view, facts, callers)
+		w.agencyFigures(r, open, facts, callers)
 	}
 	r.Troubles = r.troubles()
 	r.Sentence = r.sentence()
@@ -304,17 +310,18 @@ func (w *watch) storeFigures(r *report, facts *storeFacts) {
 }
 
 // agencyFigures puts in a row for each agency that is expected or has been seen.
-func (w *watch) agencyFigures(r *report, view storeView, facts *storeFacts, callers [256]caller) {
-	keys, hasKeys := w.office.keys()
-	r.Program.Handshakes = keys.handshakes
+func (w *watch) agencyFigures(r *report, open *openOffice, facts *storeFacts, callers [256]caller) {
+	var made map[uint8]time.Time
+	if open.keys != nil {
+		made, r.Program.Handshakes = open.keys.keyFacts()
+	}
 	for i := 1; i < len(callers); i++ {
 		agency, caller := uint8(i), &callers[i]
-		made, isKnown := keys.since[agency]
-		a := agencyFigures{Agency: agency, Finished: facts.finished.has(agency), Key: made}
-		a.Expected = isKnown || !hasKeys && i <= w.office.cfg.drawAgencies
+		a := agencyFigures{Agency: agency, Finished: facts.finished.has(agency), Key: made[agency]}
+		a.Expected = !a.Key.IsZero() || open.keys == nil && i <= w.office.cfg.drawAgencies
 		a.Connected, a.Since, a.From = caller.connected, caller.since, caller.from
 		a.Source, a.Verified = caller.source, caller.verified
-		stored := view.agencyFacts(agency, caller.source)
+		stored := open.store.agencyFacts(agency, caller.source)
 		a.Source, a.Files, a.Records = stored.source, stored.files, stored.records
 		w.betFigures(&a, r.Time, stored)
 		if facts.found != nil {

@@ -10,9 +10,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -58,6 +60,8 @@ type gate struct {
 	strangers map[*stranger]struct{}
 	held      map[*keyedConn]struct{}
 	sayer     sayer
+	made      map[uint8]time.Time // when the newest known key of each agency was made
+	greeted   map[string]uint64   // handshakes, by result
 }
 
 // A sayer decides which refusals get a line in the log: strangers shall not fill that either.
@@ -127,6 +131,7 @@ func loadGate(cfg *config, log *slog.Logger) (func(net.Listener) net.Listener, e
 	}
 	g := &gate{keys: keys, path: cfg.tlsKnown, log: log, known: known, ready: make(chan arrival),
 		freed: make(chan struct{}, 1), done: make(chan struct{}), strangers: map[*stranger]struct{}{}, held: map[*keyedConn]struct{}{}}
+	g.made, g.greeted = keysMade(text), map[string]uint64{"accepted": 0, "refused": 0}
 	g.tls = newTLS(keys, g.check)
 	log.Info(actKnown, success, "keys", len(known), "key", keys.own)
 	return func(l net.Listener) net.Listener {
@@ -300,6 +305,7 @@ func (g *gate) hold(c *keyedConn) (reason string) {
 	}
 	c.agency = agency
 	g.held[c] = struct{}{}
+	g.greeted["accepted"]++
 	return ""
 }
 
@@ -326,6 +332,7 @@ func (g *gate) check(cert *x509.Certificate) error {
 // refused logs that a stranger was turned away.
 func (g *gate) refused(s *stranger, reason, todo string) {
 	g.mu.Lock()
+	g.greeted["refused"]++
 	line, unsaid := g.sayer.say(time.Now())
 	g.mu.Unlock()
 	if !line {
@@ -379,14 +386,14 @@ func (g *gate) look(taken []byte) ([]byte, error) {
 	if err != nil || !bytes.Equal(text, again) || bytes.Equal(text, taken) {
 		return taken, err
 	}
-	g.take(known)
+	g.take(known, keysMade(text))
 	return text, nil
 }
 
 // take makes known the keys that are let in. Connections of others are closed.
-func (g *gate) take(known map[fingerprint]uint8) {
+func (g *gate) take(known map[fingerprint]uint8, made map[uint8]time.Time) {
 	g.mu.Lock()
-	g.known = known
+	g.known, g.made = known, made
 	closed := 0
 	for c := range g.held {
 		if agency, ok := g.whose(c.key); !ok || agency != c.agency {
@@ -396,6 +403,31 @@ func (g *gate) take(known map[fingerprint]uint8) {
 	}
 	g.mu.Unlock()
 	g.log.Info(actKnown, success, "keys", len(known), "closed", closed)
+}
+
+// keyFacts returns when the newest key of each agency was made, and how many handshakes there were
+// by result. The first map is never changed.
+func (g *gate) keyFacts() (made map[uint8]time.Time, handshakes map[string]uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.made, maps.Clone(g.greeted)
+}
+
+// keysMade returns when the newest key of each agency was made, by the text of a known file.
+func keysMade(text []byte) map[uint8]time.Time {
+	made := map[uint8]time.Time{}
+	for line := range strings.Lines(string(text)) {
+		line, _, _ = strings.Cut(line, "#")
+		words := strings.Fields(line)
+		_, agency, err := parseKnownLine(words)
+		if err != nil {
+			continue
+		}
+		if day, _ := time.Parse(time.DateOnly, words[2]); day.After(made[agency]) {
+			made[agency] = day
+		}
+	}
+	return made
 }
 
 // A keyedConn is a connection whose key is known.

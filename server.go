@@ -9,7 +9,6 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -39,9 +38,9 @@ const ownFiles = 40
 
 // newServer returns a server for a store that is open; closing the store, after shutdown,
 // stays the caller's.
-func newServer(cfg *config, st *store, log *slog.Logger) *server {
+func newServer(cfg *config, st *store, counts *counts, log *slog.Logger) *server {
 	svc := &service{
-		store: st, log: log, rule: rule{maxNumber: uint16(cfg.maxNumber)}, lottery: cfg.drawAgencies > 0,
+		store: st, counts: counts, log: log, rule: rule{maxNumber: uint16(cfg.maxNumber)}, lottery: cfg.drawAgencies > 0,
 		idle: cfg.connIdle, draining: make(chan struct{}),
 		buffers: sync.Pool{New: func() any { return new([connBuffer]byte) }},
 	}
@@ -73,12 +72,12 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	cfg.logTo(log)
 	counts := newCounts()
 	log = heardBy(log, counts.hear)
-	var opened atomic.Pointer[store] // nil while the store recovers
+	desk := &office{cfg: cfg, counts: counts, stopping: func() bool { return ctx.Err() != nil }}
 	guard, err := loadGate(cfg, log)
 	if err != nil {
 		return err
 	}
-	stopStatus, err := serveStatus(cfg, newOffice(ctx, cfg, counts, &opened), log)
+	stopStatus, err := serveStatus(cfg, desk, log)
 	if err != nil {
 		return err
 	}
@@ -101,7 +100,7 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 		return storeFolderError(cfg.storePath, err)
 	}
 	counts.recoveredIn(time.Since(counts.began))
-	srv := newServer(cfg, st, log)
+	srv := newServer(cfg, st, counts, log)
 	listener, err := net.Listen("tcp", net.JoinHostPort(cfg.serverHost, fmt.Sprint(cfg.serverPort)))
 	if err != nil {
 		st.close()
@@ -114,7 +113,8 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 			"todo", "set tls.cert and tls.known (tp0 -mode=keys makes the files), or server.host=127.0.0.1")
 	}
 	srv.listener = guard(listener)
-	opened.Store(st)
+	keys, _ := srv.listener.(keyView)
+	desk.opened.Store(&openOffice{store: st, keys: keys})
 	srv.ended.Add(1)
 	go srv.serve()
 	boss.watch("Taking bets on "+listener.Addr().String()+".", st.pulse, ctx.Done())
@@ -141,20 +141,6 @@ func runForget(ctx context.Context, cfg *config, log *slog.Logger) error {
 	}
 	key := sourceKey{uint8(cfg.id), cfg.dataSource}
 	return storeFolderError(path, forgetSource(ctx, disk, storeOptions{path: path, sync: cfg.storeSync}, key, log))
-}
-
-// newOffice returns what the status page looks at.
-func newOffice(ctx context.Context, cfg *config, counts *counts, opened *atomic.Pointer[store]) *office {
-	return &office{cfg: cfg, counts: counts,
-		store: func() storeView {
-			if st := opened.Load(); st != nil {
-				return st
-			}
-			return nil
-		},
-		stopping: func() bool { return ctx.Err() != nil },
-		keys:     func() (keyFacts, bool) { return keyFacts{}, false },
-	}
 }
 
 // storeFolderError adds who lacks the right to what, and the remedy, to an error that is

@@ -42,23 +42,24 @@ func (f *fakeStore) agencyFacts(agency uint8, source string) agencyFacts {
 type fakeOffice struct {
 	office
 	fake  *fakeStore
-	open  bool // the store has recovered
 	stops bool
 	page  *statusServer
 }
 
 // newFakeOffice returns an office whose store has recovered and is empty.
 func newFakeOffice() *fakeOffice {
-	f := &fakeOffice{fake: &fakeStore{said: storeFacts{commits: new(histogram)}}, open: true}
-	f.office = office{cfg: &config{drawAgencies: 5, connMax: 1024, storePath: "bets.csv", statusAddress: "127.0.0.1:0"}, counts: newCounts(),
-		store: func() storeView {
-			if f.open {
-				return f.fake
-			}
-			return nil
-		},
-		stopping: func() bool { return f.stops }, keys: func() (keyFacts, bool) { return keyFacts{}, false }}
+	f := &fakeOffice{fake: &fakeStore{said: storeFacts{commits: new(histogram)}}}
+	f.cfg = &config{drawAgencies: 5, connMax: 1024, storePath: "bets.csv", statusAddress: "127.0.0.1:0"}
+	f.counts, f.stopping = newCounts(), func() bool { return f.stops }
+	f.opened.Store(&openOffice{store: f.fake})
 	return f
+}
+
+// fakeKeys are keys, made when the map says.
+type fakeKeys map[uint8]time.Time
+
+func (k fakeKeys) keyFacts() (made map[uint8]time.Time, handshakes map[string]uint64) {
+	return k, map[string]uint64{"accepted": 2, "refused": 1}
 }
 
 // serve serves the page of f and returns its address.
@@ -133,7 +134,7 @@ func (f *fakeOffice) evening() (visits []*visit) {
 		visits = append(visits, v)
 	}
 	f.pass(420, 26936, 25518, 16014, 9238, 991)
-	f.counts.batch(batchRefused, tally{agency: 2, source: true, refused: &[len(reasons)]uint16{badBirthdate: 12, badNumber: 3}})
+	f.counts.batch(batchRefused, tally{agency: 2, source: true, refused: &refusals{badBirthdate: 12, badNumber: 3}})
 	f.counts.recoveredIn(12 * time.Millisecond)
 	f.counts.hear(time.Now(), slog.LevelWarn, "protocol", []byte("2026-11-27 21:58:01 WARNING  action: protocol | result: fail | ip: 10.20.9.9 | reason: unknown op 71 | todo: the client breaks the protocol: see docs/protocol.md"))
 	f.counts.hear(time.Now(), slog.LevelInfo, actRecover, []byte("2026-11-27 20:58:01 INFO     action: recover | result: success | file: bets.csv | records: 12 | bytes: 81920"))
@@ -184,7 +185,7 @@ func TestHealth(t *testing.T) {
 		reason      string
 	}{
 		{"taking", func() {}, 200, 200, "ok\n"},
-		{"recovering", func() { f.open = false }, 200, 503, "the store is recovering\n"},
+		{"recovering", func() { f.opened.Store(nil) }, 200, 503, "the store is recovering\n"},
 		{"full", func() { f.fake.said.trouble = syscall.ENOSPC }, 200, 503, "the disk is full\n"},
 		{"quota", func() { f.fake.said.trouble = fmt.Errorf("wal: %w", syscall.EDQUOT) }, 200, 503, "the disk quota is used up\n"},
 		{"limit", func() { f.fake.said.trouble = syscall.EFBIG }, 200, 503, "the limit on file size is reached\n"},
@@ -195,7 +196,8 @@ func TestHealth(t *testing.T) {
 		{"dead and stopping", func() { f.stops, f.fake.said.fatal = true, syscall.EIO }, 503, 503, "the disk has failed\n"},
 		{"drawn", func() { f.fake.said.drawn = true }, 200, 200, "ok\n"},
 	} {
-		f.open, f.stops, f.fake.said = true, false, storeFacts{commits: new(histogram)}
+		f.stops, f.fake.said = false, storeFacts{commits: new(histogram)}
+		f.opened.Store(&openOffice{store: f.fake})
 		tt.enter()
 		for path, want := range map[string]int{"/livez": tt.live, "/readyz": tt.ready, "/healthz": tt.ready} {
 			code, text, _ := get(t, "http://"+at+path)
@@ -263,7 +265,7 @@ func TestAgencyStates(t *testing.T) {
 	}
 	// With keys those are expected whose keys are known.
 	made := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
-	f.keys = func() (keyFacts, bool) { return keyFacts{since: map[uint8]time.Time{7: made}}, true }
+	f.opened.Store(&openOffice{store: f.fake, keys: fakeKeys{7: made}})
 	r = f.page.watch.report(time.Now())
 	for _, a := range r.Agencies {
 		if a.Expected != (a.Agency == 7) || a.Expected && (a.State != agencyAwaited || a.Key != made) {
