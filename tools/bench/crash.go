@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
 	"time"
+
+	"tp0/tools/proc"
 )
 
 const (
@@ -28,7 +29,7 @@ func (b *bench) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	before, known := memory(srv.Cmd.Process.Pid, "VmRSS")
+	before, known := proc.Memory(srv.Cmd.Process.Pid, "VmRSS")
 	if !known {
 		return errors.Join(srv.Stop(), srv.drop()) // the table then has no such rows, and says so
 	}
@@ -48,7 +49,7 @@ func (b *bench) idle(ctx context.Context) error {
 	if err := srv.awaitAccepted(idleConnections); err != nil {
 		return err
 	}
-	after, _ := memory(srv.Cmd.Process.Pid, "VmRSS")
+	after, _ := proc.Memory(srv.Cmd.Process.Pid, "VmRSS")
 	b.table.add(idleRSS, float64(before)/mebi)
 	b.table.add(idleConnection, float64(after-before)/1024/idleConnections)
 	b.table.add(startTime, srv.ready.Seconds()*1e3)
@@ -67,28 +68,6 @@ func (s *server) awaitAccepted(n int) error {
 		}
 	}
 	return fmt.Errorf("the server has not accepted %d connections within %v", n, startTimeout)
-}
-
-// memory returns a figure of a process's memory: VmRSS, what is resident, or VmHWM, the most that
-// was. known is false where the system has no /proc.
-func memory(pid int, name string) (bytes int64, known bool) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, false
-	}
-	return statusBytes(status, name)
-}
-
-// statusBytes returns a figure of /proc/PID/status, which gives it in KiB.
-func statusBytes(status []byte, name string) (n int64, known bool) {
-	for line := range bytes.Lines(status) {
-		fields := bytes.Fields(line)
-		if len(fields) == 3 && string(fields[0]) == name+":" {
-			n, err := strconv.ParseInt(string(fields[1]), 10, 64)
-			return n << 10, err == nil
-		}
-	}
-	return 0, false
 }
 
 // recovery kills the server when its log is full, and starts it again.
@@ -131,7 +110,7 @@ func (b *bench) crash(ctx context.Context) (dir string, err error) {
 	defer func() {
 		cancel()
 		for _, c := range append(clients, srv.process) {
-			<-c.watched
+			<-c.Done
 		}
 	}()
 	if err != nil {

@@ -30,10 +30,10 @@ func (b *bench) load(ctx context.Context, d *dataset, window int) (l load, err e
 	defer func() { // whatever went wrong, nothing is left running
 		cancel()
 		if srv != nil {
-			<-srv.watched
+			<-srv.Done
 		}
 		for _, c := range clients {
-			<-c.watched
+			<-c.Done
 		}
 	}()
 	if srv, err = b.startServer(ctx); err != nil {
@@ -83,10 +83,10 @@ func (l *load) account(srv *server, clients []*process, d *dataset) error {
 	bets := float64(d.bets)
 	l.rate = float64(d.want.total()) / l.took.Seconds()
 	l.serverCPU = float64(srv.CPU().Nanoseconds()) / 1e3 / bets
-	l.serverRSS = srv.peakBytes()
+	l.serverRSS = float64(srv.memory.Peak())
 	for _, c := range clients {
 		l.clientCPU += float64(c.CPU().Nanoseconds()) / 1e3 / bets
-		l.clientRSS = max(l.clientRSS, c.peakBytes())
+		l.clientRSS = max(l.clientRSS, float64(c.memory.Peak()))
 	}
 	l.busy = (l.serverCPU + l.clientCPU) * bets / 1e6 / l.took.Seconds()
 	batches, err := srv.findNumber("close_store", "batches", "lotes")

@@ -17,15 +17,14 @@ const (
 	startTimeout = 60 * time.Second
 	// pollPeriod is the pause between two looks at something that another process does.
 	pollPeriod = time.Millisecond
-	// memoryPeriod is the pause between two looks at a process's memory. A look costs some 20 µs.
+	// memoryPeriod is the pause between two looks at a process's memory.
 	memoryPeriod = 20 * time.Millisecond
 )
 
 // A process is a running tp0 whose memory is watched.
 type process struct {
 	*proc.Process
-	watched chan struct{} // closed when it has ended and peak is what it will be
-	peak    int64         // most resident bytes that watch saw; to be read after watched is closed
+	memory *proc.Watch
 }
 
 // start starts the program, which ends with ctx.
@@ -34,33 +33,7 @@ func (b *bench) start(ctx context.Context, log string, args ...string) (*process
 	if err != nil {
 		return nil, err
 	}
-	watched := &process{Process: p, watched: make(chan struct{})}
-	go watched.watch()
-	return watched, nil
-}
-
-// watch looks at the process's peak of memory from time to time until it has ended: a peak of its
-// last few milliseconds may be missed.
-//
-// The system's own account of an ended process serves only where there is no /proc: on Linux a
-// child begins it with the peak of the process that started it, which is this tool's.
-func (p *process) watch() {
-	defer close(p.watched)
-	look := time.NewTicker(memoryPeriod)
-	defer look.Stop()
-	for {
-		select {
-		case <-p.Done:
-			if p.peak == 0 {
-				p.peak = peakRSS(p.Cmd.ProcessState)
-			}
-			return
-		case <-look.C:
-		}
-		if peak, known := memory(p.Cmd.Process.Pid, "VmHWM"); known {
-			p.peak = peak
-		}
-	}
+	return &process{p, p.Watch(memoryPeriod)}, nil
 }
 
 // clean leaves the program's own settings out of an environment: what is measured is what the
@@ -77,12 +50,6 @@ func clean(environ []string) (kept []string) {
 		}
 	}
 	return kept
-}
-
-// peakBytes returns the most resident bytes that were seen, once the process has ended.
-func (p *process) peakBytes() float64 {
-	<-p.watched
-	return float64(p.peak)
 }
 
 // findNumber returns the number of the first of keys that a line about action has: versions of

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"text/tabwriter"
+
+	"tp0/tools/proc"
 )
 
 const mebi = 1 << 20
@@ -175,7 +177,7 @@ func (t *table) print(out io.Writer, title string) {
 	}
 	w.Flush()
 	fmt.Fprintln(out, "\nevery bets.csv was complete: all rows, each agency's in its file's order")
-	if _, known := memory(os.Getpid(), "VmRSS"); !known {
+	if _, known := proc.Memory(os.Getpid(), "VmRSS"); !known {
 		fmt.Fprintln(out, "not measured: idle memory, which needs /proc")
 	}
 	fmt.Fprintln(out, "the reader against encoding/csv, and allocations a bet: Go's benchmarks,",

@@ -69,3 +69,13 @@ func TestFind(t *testing.T) {
 		}
 	}
 }
+
+func TestStatusBytes(t *testing.T) {
+	status := []byte("Name:\ttp0\nVmHWM:\t    5120 kB\nVmRSS:\t    4096 kB\n")
+	if got, known := statusBytes(status, "VmRSS"); got != 4<<20 || !known {
+		t.Errorf("got %d, %v, want 4 MiB", got, known)
+	}
+	if got, known := statusBytes(status, "VmSwap"); known {
+		t.Errorf("got %d, want nothing known", got)
+	}
+}
