@@ -36,6 +36,7 @@ var processesLeft atomic.Int32
 func TestMain(m *testing.M) {
 	status := m.Run()
 	os.RemoveAll(programDir)
+	machinesMade.Range(func(dir, _ any) bool { return os.RemoveAll(dir.(string)) == nil })
 	if left := processesLeft.Load(); left != 0 {
 		fmt.Fprintf(os.Stderr, "got %d processes left behind, want 0\n", left)
 		status = 1
