@@ -11,6 +11,9 @@ import (
 
 // A build without TLS: smaller, and it says so where it is asked for keys.
 
+// maxStrangers is how many connections there are beside those of conn.max.
+const maxStrangers = 0
+
 // A dialer connects to a server.
 type dialer = func(ctx context.Context, address string) (net.Conn, error)
 

@@ -48,6 +48,9 @@ func newServer(cfg *config, st *store, counts *counts, log *slog.Logger) *server
 	if cfg.statusAddress != "" {
 		limit -= statusConns
 	}
+	if cfg.tlsCert != "" {
+		limit -= maxStrangers
+	}
 	slots := make(chan struct{}, connMax(cfg.connMax, limit, log))
 	return &server{svc: svc, log: log, slots: slots, conns: map[*serverConn]struct{}{}}
 }
@@ -59,7 +62,7 @@ func connMax(most, limit int, log *slog.Logger) int {
 		return most
 	}
 	log.Warn(actListen, inProgress, "conn_max", left, "reason", fmt.Sprintf("conn.max is %d, but this process "+
-		"may open %d files", most, limit), "todo", "raise that limit (ulimit -n), or lower conn.max")
+		"has %d files for them and its store", most, limit), "todo", "raise that limit (ulimit -n), or lower conn.max")
 	return left
 }
 

@@ -7,7 +7,8 @@
 //
 // It wants ./tp0 built, reads .data/agency-N.csv and leaves everything else in a fresh folder,
 // run/. The exit status is 0 only if every process ended with 0 and all numbers agree. Settings
-// that it does not fix itself may come from the environment: CLI_BATCH_WINDOW=1 make run.
+// that it does not fix itself may come from the environment: CLI_BATCH_WINDOW=1 make run. With
+// TLS=1 there all of them have keys, which are made first; nothing else is different.
 package main
 
 import (
@@ -17,6 +18,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
@@ -48,6 +50,7 @@ type lottery struct {
 	dataDir string    // holds agency-N.csv
 	runDir  string    // made anew for each run
 	sizes   []int     // bets in the sample file of each agency, agency 1 first
+	tls     bool      // all processes have keys
 	out     io.Writer // what is going on, and the table
 }
 
@@ -56,7 +59,8 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	l := &lottery{program: "./tp0", dataDir: ".data", runDir: "run", sizes: sampleSizes, out: os.Stdout}
+	l := &lottery{program: "./tp0", dataDir: ".data", runDir: "run", sizes: sampleSizes,
+		tls: os.Getenv("TLS") == "1", out: os.Stdout}
 	err := l.makeSamples(ctx)
 	if err == nil && !*samples { // the containers want the files alone
 		err = l.run(ctx)
@@ -109,6 +113,9 @@ func (l *lottery) run(ctx context.Context) error {
 	if err := l.freshFolder(); err != nil {
 		return err
 	}
+	if err := l.makeKeys(); err != nil {
+		return err
+	}
 	server, port, err := l.startServer(ctx)
 	if err != nil {
 		return err
@@ -139,6 +146,27 @@ func (l *lottery) freshFolder() error {
 	return os.WriteFile(l.configFile(), nil, 0o644)
 }
 
+// makeKeys makes the keys of all processes, if they are to have any, and says where they are in
+// the environment that the processes will have: the server's own arguments come before it.
+func (l *lottery) makeKeys() error {
+	if !l.tls {
+		return nil
+	}
+	program, err := filepath.Abs(l.program)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(program, "-mode=keys", "-agencies="+strconv.Itoa(len(l.sizes)))
+	cmd.Dir = l.runDir
+	if output, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("making keys: %w: %s", err, output)
+	}
+	return os.Setenv("TLS_CERT", l.keyFile("agency-{id}.pem"))
+}
+
+// keyFile names a file of keys.
+func (l *lottery) keyFile(name string) string { return filepath.Join(l.runDir, "keys", name) }
+
 // configFile names the empty config file of the run.
 func (l *lottery) configFile() string { return filepath.Join(l.runDir, "config.yaml") }
 
@@ -146,10 +174,14 @@ func (l *lottery) configFile() string { return filepath.Join(l.runDir, "config.y
 // the table would have to explain. It returns once the server listens, with the port that the
 // system chose for it.
 func (l *lottery) startServer(ctx context.Context) (*proc.Process, string, error) {
-	server, err := proc.Start(ctx, filepath.Join(l.runDir, "server.log"), nil, l.program, "-mode=server",
-		"-config="+l.configFile(), "-log.level=INFO", "-server.host=127.0.0.1", "-server.port=0",
-		"-store.path="+l.storeFile(),
-		"-draw.agencies="+strconv.Itoa(len(l.sizes)), "-draw.winner="+strconv.Itoa(winningNumber))
+	args := []string{"-mode=server",
+		"-config=" + l.configFile(), "-log.level=INFO", "-server.host=127.0.0.1", "-server.port=0",
+		"-store.path=" + l.storeFile(),
+		"-draw.agencies=" + strconv.Itoa(len(l.sizes)), "-draw.winner=" + strconv.Itoa(winningNumber)}
+	if l.tls {
+		args = append(args, "-tls.cert="+l.keyFile("server.pem"), "-tls.known="+l.keyFile("known"))
+	}
+	server, err := proc.Start(ctx, filepath.Join(l.runDir, "server.log"), nil, l.program, args...)
 	if err != nil {
 		return nil, "", err
 	}
