@@ -1,7 +1,7 @@
 # `make` builds the program and `make help` lists the targets. Settings go on the command line:
 #
 #	make build GOOS=linux GOARCH=mipsle GOMIPS=softfloat
-#	make build TAGS=notls      without TLS, and 2.5 MiB smaller
+#	make build TAGS='notls nohttp'     without TLS and the status page: half the size
 
 GO       = go
 DEV      = docker-compose-dev.yaml
@@ -44,7 +44,7 @@ OVERTLS = TestE2EWire/.*at_once|TestE2EKillsRelaxed|TestE2EBadNetwork/all|TestE2
 RACE    = $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-## build                the program: ./tp0 (GOOS, GOARCH, … as Go knows them; TAGS=notls: without TLS)
+## build                the program: ./tp0 (GOOS, GOARCH, … as Go knows them; TAGS=notls, nohttp: without)
 .PHONY: build
 build:
 	$(BUILD) -o $(OUT) .

@@ -246,7 +246,8 @@ func runKeys(cfg *config, lines, notes io.Writer) error {
 		return err
 	}
 	m := &keyMaker{lines: lines, notes: notes, count: map[uint8]int{}}
-	if err := m.open(cfg.agencies > 0); err != nil {
+	office := cfg.agencies > 0
+	if err := errors.Join(m.openServers(office), m.openKnown(office)); err != nil {
 		return err
 	}
 	if cfg.agencies == 0 {
@@ -263,35 +264,44 @@ func runKeys(cfg *config, lines, notes io.Writer) error {
 	return nil
 }
 
-// open finds out what there is, and makes what a server needs if make says so.
-func (m *keyMaker) open(make bool) (err error) {
-	name := filepath.Join(keysDir, "servers.crt")
-	if m.servers, err = os.ReadFile(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// openServers reads the certificates of the servers. If make says so it makes the keys that are
+// missing: the server's, unless it was moved to where the server runs (its certificate is here),
+// and the next one, when the one that was next is the server's by now.
+func (m *keyMaker) openServers(make bool) (err error) {
+	all := filepath.Join(keysDir, "servers.crt")
+	if m.servers, err = os.ReadFile(all); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	elsewhere := err == nil // the private keys may have been moved to where the server runs
+	missing := len(m.servers) == 0
 	for _, server := range []string{"server", "server-next"} {
 		path := filepath.Join(keysDir, server+".pem")
 		text, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) && make && (server == "server-next" || !elsewhere) {
+		if errors.Is(err, fs.ErrNotExist) && make && missing {
 			text, _, err = m.makeKey(path, "tp0 "+server, nil)
 		}
 		if errors.Is(err, fs.ErrNotExist) {
-			break
+			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if cert := certificatesIn(text); !bytes.Contains(m.servers, cert) {
+		cert := certificatesIn(text)
+		if !bytes.Contains(m.servers, cert) {
 			m.servers = append(m.servers, cert...)
-			if err := appendTo(name, cert); err != nil {
+			if err := appendTo(all, cert); err != nil {
 				return err
 			}
 		}
+		missing = bytes.HasSuffix(m.servers, cert) // none was made to follow it
 	}
-	name = filepath.Join(keysDir, "known")
+	return nil
+}
+
+// openKnown counts the keys that are known, and makes the file if make says so.
+func (m *keyMaker) openKnown(make bool) error {
+	name := filepath.Join(keysDir, "known")
 	if make {
-		err = writeNew(name, []byte("# The keys that the server lets in, a line a key. To withdraw one delete its line.\n"))
+		err := writeNew(name, []byte("# The keys that the server lets in, a line a key. To withdraw one delete its line.\n"))
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}

@@ -242,10 +242,20 @@ func TestE2EModeKeys(t *testing.T) {
 			t.Errorf("%s: got %d certificates, want its own and two of the server", name, got)
 		}
 	}
-	// What the office hands over is gone from there: no second key is made for who has one.
-	os.Remove(k.file("agency-2.pem"))
-	if out := k.run("-agencies=4"); out != "" {
-		t.Errorf("got %q made anew, want nothing", out)
+	// What was handed over, or is kept elsewhere, is gone from here: nobody gets a second key by that.
+	for _, name := range []string{"agency-2.pem", "server-next.pem", "server.pem"} {
+		os.Rename(k.file(name), filepath.Join(k.dir, name))
+		if out := k.run("-agencies=4"); out != "" {
+			t.Errorf("got %q made anew, want nothing", out)
+		}
+		if _, err := os.Stat(k.file(name)); err == nil {
+			t.Errorf("%s: got it made anew", name)
+		}
+	}
+	os.Rename(filepath.Join(k.dir, "server-next.pem"), k.file("server.pem")) // the server's key is replaced
+	k.run("-agencies=4")
+	if got := k.read("server-next.pem"); got == before["server-next.pem"] || strings.Count(k.read("servers.crt"), "BEGIN") != 3 {
+		t.Errorf("got no new server-next.pem, or not its certificate")
 	}
 	away := &keyring{t, t.TempDir()}
 	writeFile(t, away.dir, "keys", "") // a file where the folder should be
