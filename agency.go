@@ -40,7 +40,8 @@ func openAgencyFile(cfg *config, log *slog.Logger) (*agencyFile, error) {
 	if err != nil {
 		err = fmt.Errorf("agency file: %s: %w", cfg.dataFile, err)
 	} else if sameFile(info, cfg.dataRejects) {
-		err = fmt.Errorf("data.rejects (%s) and data.file (%s) are the same file: give the rejects one of their own", cfg.dataRejects, cfg.dataFile)
+		err = fmt.Errorf("data.rejects (%s) and data.file (%s) are one file: give the rejects their own",
+			cfg.dataRejects, cfg.dataFile)
 	} else {
 		err = a.rejects.read()
 	}
@@ -110,16 +111,17 @@ func (a *agencyFile) skip(ctx context.Context, at Resume) error {
 		b.maxAmount = int(min(uint64(a.batcher.maxAmount), at.Records-b.at.after.Records))
 		var err error
 		if m, _, err = b.next(m[:0]); err == io.EOF {
-			return fmt.Errorf("%s has %d bets, and the server has %d of source %q: it is another file: choose another data.source",
-				a.path, b.at.after.Records, at.Records, a.source)
+			return fmt.Errorf("%s has %d bets, and the server has %d of source %q: "+
+				"it is another file: choose another data.source", a.path, b.at.after.Records, at.Records, a.source)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	if b.at.after.CRC != at.CRC {
-		return fmt.Errorf("%s differs from what the server has of source %q: the CRC of the first %d bets is %s here and %s there: "+
-			"it is another file: choose another data.source", a.path, a.source, at.Records, crcText(b.at.after.CRC), crcText(at.CRC))
+		return fmt.Errorf("%s differs from what the server has of source %q: "+
+			"the CRC of the first %d bets is %s here and %s there: it is another file: choose another data.source",
+			a.path, a.source, at.Records, crcText(b.at.after.CRC), crcText(at.CRC))
 	}
 	a.settled = b.at
 	return nil

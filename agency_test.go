@@ -20,7 +20,8 @@ func openTestAgency(t testing.TB, text, path string) (*agencyFile, *bytes.Buffer
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	cfg := &config{id: 1, batchMaxAmount: 150, dataFile: name, dataRejects: path, dataSource: "agency.csv", maxNumber: 9998}
+	cfg := &config{id: 1, batchMaxAmount: 150, dataFile: name, dataRejects: path, dataSource: "agency.csv",
+		maxNumber: 9998}
 	a, err := openAgencyFile(cfg, newLogger(&out, 0))
 	if err != nil {
 		t.Fatalf("%.200q with rejects at %s: %v", text, path, err)
@@ -47,7 +48,8 @@ func TestSkip(t *testing.T) {
 				}
 				a.batcher.goOn(a.settled)
 				if got, want := strings.Join(betsFrom(t, a.batcher), " "), strings.Join(bets[n:], " "); got != want {
-					t.Fatalf("%q: behind bet %d in batches of %d: left to send: got %q, want %q", text, n, a.batcher.maxAmount, got, want)
+					t.Fatalf("%q: behind bet %d in batches of %d: left to send: got %q, want %q", text, n,
+						a.batcher.maxAmount, got, want)
 				}
 				if n < len(bets) {
 					at = at.after(1, []byte(bets[n]))

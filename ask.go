@@ -111,7 +111,8 @@ func readWinners(l *link, log *slog.Logger) error {
 			return err
 		}
 		if total+count > mostWinners {
-			return fmt.Errorf("%s names more than %d winners: there is something wrong with that server", l.address, mostWinners)
+			return fmt.Errorf("%s names over %d winners: there is something wrong with that server", l.address,
+				mostWinners)
 		}
 		var line []byte
 		for left := count; left > 0; left -= winnersLine {
@@ -138,7 +139,7 @@ func appendDocuments(dst, m []byte, count int) (line []byte, size int, err error
 		}
 		length := int(binary.BigEndian.Uint16(m[size:]))
 		if length < 1 || length > maxDocument {
-			return dst, 0, protocolErrorf("a winner whose document has %d bytes: it is 1 to %d digits", length, maxDocument)
+			return dst, 0, protocolErrorf("a winner's document has %d bytes: it is 1 to %d digits", length, maxDocument)
 		}
 		if size+2+length > len(m) {
 			return dst, 0, errShort
@@ -165,7 +166,8 @@ func betFrom(id int, lookup func(string) (string, bool)) (*Bet, error) {
 	}{{"NOMBRE", &b.First}, {"APELLIDO", &b.Last}, {"DOCUMENTO", &b.Document}, {"NACIMIENTO", &b.Birthdate}} {
 		value, ok := lookup(v.name)
 		if !ok {
-			return nil, usageErrorf("%s: not set in the environment: -mode=bet takes NOMBRE, APELLIDO, DOCUMENTO, NACIMIENTO and NUMERO from there", v.name)
+			return nil, usageErrorf("%s: not set in the environment: "+
+				"-mode=bet takes NOMBRE, APELLIDO, DOCUMENTO, NACIMIENTO and NUMERO from there", v.name)
 		}
 		*v.at = []byte(value)
 	}
@@ -176,7 +178,8 @@ func betFrom(id int, lookup func(string) (string, bool)) (*Bet, error) {
 	}
 	b.Number = uint16(number)
 	if betSize(b) > maxMessage {
-		return nil, usageErrorf("the bet is longer than a message may be: %d bytes, and %d are the limit", betSize(b), maxMessage)
+		return nil, usageErrorf("the bet is too long for a message: %d bytes, and %d are the limit", betSize(b),
+			maxMessage)
 	}
 	return b, nil
 }
@@ -218,7 +221,8 @@ func sendBet(ctx context.Context, r *retry, b *Bet) error {
 	}
 	switch {
 	case errors.Is(err, errEnded): // %v: it is not tried again
-		return fmt.Errorf("%s: %v before the answer: whether the bet is stored is not known: look in the server's bets.csv", l.address, err)
+		return fmt.Errorf("%s: %v before the answer: whether the bet is stored is not known: see the server's bets.csv",
+			l.address, err)
 	case err != nil:
 		return err
 	case ack.Code == ackRefused:

@@ -130,7 +130,8 @@ func toBet(fields [][]byte, agency uint8, b *Bet) (malformed string) {
 	b.Agency, b.Number = agency, uint16(number)
 	b.First, b.Last, b.Document, b.Birthdate = fields[0], fields[1], fields[2], fields[3]
 	if betSize(b) > maxBatchBet {
-		return fmt.Sprintf("longer than a batch holds: %d bytes as a BET, and %d are the limit", betSize(b), maxBatchBet)
+		return fmt.Sprintf("longer than a batch holds: %d bytes as a BET, and %d are the limit", betSize(b),
+			maxBatchBet)
 	}
 	return ""
 }
@@ -162,10 +163,11 @@ type spanReader struct {
 // position among the bets, from 1; a malformed record with the reason, and no
 // position of its own.
 func (r *spanReader) each(s span, visit func(rec *record, position int, b *Bet, malformed string) bool) error {
-	// What tells whether a quote is closed lies within maxRecord behind the last
+	// What reports whether a quote is closed lies within maxRecord behind the last
 	// record. It is a part of its own because it is seldom read: a read stops
 	// between the two.
-	src := io.MultiReader(io.NewSectionReader(r.file, s.offset, s.end-s.offset), io.NewSectionReader(r.file, s.end, 2*maxRecord))
+	src := io.MultiReader(io.NewSectionReader(r.file, s.offset, s.end-s.offset),
+		io.NewSectionReader(r.file, s.end, 2*maxRecord))
 	if r.reader == nil {
 		r.reader = newReader(src)
 	}

@@ -147,7 +147,8 @@ func TestBatcherRandom(t *testing.T) {
 	}
 }
 
-// checkBatches wants all bets in order, in batches that are full but the last, with their counts and CRC.
+// checkBatches wants all bets in order, in batches that are full but the last, with their
+// counts and CRC.
 func checkBatches(t *testing.T, all []cutBatch, records []seenRecord, amount int) {
 	t.Helper()
 	var bets [][]byte
@@ -162,7 +163,8 @@ func checkBatches(t *testing.T, all []cutBatch, records []seenRecord, amount int
 	want := span{endLine: 1, index: -1}
 	for i, c := range all {
 		s := c.s
-		if s.offset != want.end || s.line != want.endLine || s.index != want.index+1 || s.end < s.offset || s.endLine < s.line {
+		if s.offset != want.end || s.line != want.endLine || s.index != want.index+1 || s.end < s.offset ||
+			s.endLine < s.line {
 			t.Fatalf("batch %d: got %+v behind %+v, want it to start where that ends", i, s, want)
 		}
 		malformed -= s.malformed
@@ -173,17 +175,21 @@ func checkBatches(t *testing.T, all []cutBatch, records []seenRecord, amount int
 			break
 		}
 		if s.bets < 1 || s.bets > min(amount, len(bets)) || len(c.m) > maxMessage {
-			t.Fatalf("batch %d: got %d bets, %d bytes, want 1 to %d in at most %d", i, s.bets, len(c.m), amount, maxMessage)
+			t.Fatalf("batch %d: got %d bets, %d bytes, want 1 to %d in at most %d", i, s.bets, len(c.m), amount,
+				maxMessage)
 		}
 		body := bytes.Join(bets[:s.bets], nil)
-		if got := c.m; got[0] != opBatch || int(binary.BigEndian.Uint16(got[1:])) != s.bets || !bytes.Equal(got[batchHead:], body) {
+		if got := c.m; got[0] != opBatch || int(binary.BigEndian.Uint16(got[1:])) != s.bets ||
+			!bytes.Equal(got[batchHead:], body) {
 			t.Fatalf("batch %d: got %x, want the next %d bets", i, got, s.bets)
 		}
 		bets = bets[s.bets:]
 		if s.bets < amount && len(bets) > 0 && len(c.m)+len(bets[0]) <= maxMessage {
-			t.Fatalf("batch %d: got %d bets, %d bytes, want it full: the next one has %d", i, s.bets, len(c.m), len(bets[0]))
+			t.Fatalf("batch %d: got %d bets, %d bytes, want it full: the next one has %d", i, s.bets, len(c.m),
+				len(bets[0]))
 		}
-		if wantAfter := (Resume{want.after.Records + uint64(s.bets), crc32.Update(want.after.CRC, castagnoli, body)}); s.after != wantAfter {
+		crc := crc32.Update(want.after.CRC, castagnoli, body)
+		if wantAfter := (Resume{want.after.Records + uint64(s.bets), crc}); s.after != wantAfter {
 			t.Fatalf("batch %d: got %+v, want %+v", i, s.after, wantAfter)
 		}
 		want = s
@@ -193,7 +199,8 @@ func checkBatches(t *testing.T, all []cutBatch, records []seenRecord, amount int
 	}
 }
 
-// checkSpans wants the spans to visit all records again, each with its line and its position in its batch.
+// checkSpans wants the spans to visit all records again, each with its line and its position in
+// its batch.
 func checkSpans(t *testing.T, file io.ReaderAt, all []cutBatch, records []seenRecord) {
 	t.Helper()
 	again := spanReader{file: file, agency: 9}
@@ -264,13 +271,18 @@ func TestBatcherBytes(t *testing.T) {
 func TestToBet(t *testing.T) {
 	tests := []struct{ record, want string }{
 		{"a|b|1|1999-03-17|7", ""}, {"||||0", ""}, {"a|b|1|x|00007", ""}, {"a|b|1|x|65535", ""},
-		{"a|b|1|x", "4 fields where there should be 5"}, {"a|b|1|x|7|", "6 fields where there should be 5"}, {"", "1 fields where there should be 5"},
-		{"a|b|1|x|", "number is not 1 to 5 digits"}, {"a|b|1|x|000007", "number is not 1 to 5 digits"}, {"a|b|1|x|-1", "number is not 1 to 5 digits"},
-		{"a|b|1|x| 7", "number is not 1 to 5 digits"}, {"a|b|1|x|7 ", "number is not 1 to 5 digits"}, {"a|b|1|x|7.0", "number is not 1 to 5 digits"},
-		{"a|b|1|x|99999999999999999999", "number is not 1 to 5 digits"}, {"a|b|1|x|7\xd9\xa1", "number is not 1 to 5 digits"},
+		{"a|b|1|x", "4 fields where there should be 5"}, {"a|b|1|x|7|", "6 fields where there should be 5"},
+		{"", "1 fields where there should be 5"},
+		{"a|b|1|x|", "number is not 1 to 5 digits"}, {"a|b|1|x|000007", "number is not 1 to 5 digits"},
+		{"a|b|1|x|-1", "number is not 1 to 5 digits"},
+		{"a|b|1|x| 7", "number is not 1 to 5 digits"}, {"a|b|1|x|7 ", "number is not 1 to 5 digits"},
+		{"a|b|1|x|7.0", "number is not 1 to 5 digits"},
+		{"a|b|1|x|99999999999999999999", "number is not 1 to 5 digits"},
+		{"a|b|1|x|7\xd9\xa1", "number is not 1 to 5 digits"},
 		{"a|b|1|x|65536", "number is over 65535"}, {"a|b|1|x|99999", "number is over 65535"},
 		{strings.Repeat("x", 8176) + "|||b|7", ""},
-		{strings.Repeat("x", 8177) + "|||b|7", "longer than a batch holds: 8190 bytes as a BET, and 8189 are the limit"},
+		{strings.Repeat("x", 8177) + "|||b|7",
+			"longer than a batch holds: 8190 bytes as a BET, and 8189 are the limit"},
 	}
 	for _, tt := range tests {
 		var b Bet

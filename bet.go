@@ -8,8 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// A Bet is one bet as it crosses the wire and the disk. Its slices alias the buffer that it was read from and are valid as long
-// as that buffer is left alone; nothing is copied until the bet's row is appended to a group.
+// A Bet is one bet as it crosses the wire and the disk. Its slices alias the buffer that it was
+// read from and are valid as long as that buffer is left alone; nothing is copied until the
+// bet's row is appended to a group.
 type Bet struct {
 	Agency    uint8  // 1 to 255
 	First     []byte // first names
@@ -39,8 +40,9 @@ const (
 	afterDraw
 )
 
-// reasons are the texts of an ACK's status. The short form (5 bytes at most) serves where a batch of very small bets has so many
-// refusals that the long ones would make the ACK longer than a message may be: 682 short ones always fit.
+// reasons are the texts of an ACK's status. The short form (5 bytes at most) serves where a
+// batch of very small bets has so many refusals that the long ones would make the ACK longer
+// than a message may be: 682 short ones always fit.
 var reasons = [...]struct{ long, short string }{
 	accepted:     {"", ""},
 	badAgency:    {"agency is not 1 to 255", "agcy"},
@@ -66,7 +68,8 @@ type rule struct {
 	maxNumber uint16 // the highest valid number
 }
 
-// check returns the first reason to refuse b, in the order of the contract: agency, names, document, birthdate, number.
+// check returns the first reason to refuse b, in the order of the contract: agency, names,
+// document, birthdate, number.
 func (r rule) check(b *Bet) refusal {
 	if b.Agency == 0 {
 		return badAgency
@@ -91,7 +94,8 @@ func (r rule) check(b *Bet) refusal {
 	return accepted
 }
 
-// checkName returns the first reason to refuse a name: empty, or one of the two that stand behind it in the list.
+// checkName returns the first reason to refuse a name: empty, or one of the two that stand
+// behind it in the list.
 func checkName(name []byte, empty refusal) refusal {
 	switch {
 	case len(name) == 0:
@@ -107,7 +111,7 @@ func checkName(name []byte, empty refusal) refusal {
 // maxDocument is how many digits a document has at most.
 const maxDocument = 10
 
-// isDocument tells whether s is 1 to maxDocument ASCII digits.
+// isDocument reports whether s is 1 to maxDocument ASCII digits.
 func isDocument(s []byte) bool {
 	for _, c := range s {
 		if c-'0' > 9 {
@@ -117,7 +121,8 @@ func isDocument(s []byte) bool {
 	return len(s) > 0 && len(s) <= maxDocument
 }
 
-// isDate tells whether s is a day of the Gregorian calendar, 0001-01-01 to 9999-12-31, as YYYY-MM-DD.
+// isDate reports whether s is a day of the Gregorian calendar, 0001-01-01 to 9999-12-31, as
+// YYYY-MM-DD.
 func isDate(s []byte) bool {
 	return len(s) == 10 && isDay(binary.LittleEndian.Uint64(s), uint(s[8]-'0'), uint(s[9]-'0'))
 }
@@ -149,11 +154,12 @@ func isDay(w uint64, tens, ones uint) bool {
 // lows has 0x01 in each byte: a factor of it repeats a byte eight times.
 const lows = 0x0101010101010101
 
-// digits8 tells whether the 8 bytes of w are ASCII digits less '0': each at most 9.
+// digits8 reports whether the 8 bytes of w are ASCII digits less '0': each at most 9.
 func digits8(w uint64) bool { return (w|(w+6*lows))&(0xf0*lows) == 0 }
 
-// appendRow appends b as a row of the bets file, as Python's csv.writer writes it with QUOTE_MINIMAL: fields quoted only where needed, CRLF. b must have
-// passed the check: a document, a birthdate and a number never need quotes.
+// appendRow appends b as a row of the bets file, as Python's csv.writer writes it with
+// QUOTE_MINIMAL: fields quoted only where needed, CRLF. b must have passed the check: a
+// document, a birthdate and a number never need quotes.
 func appendRow(dst []byte, b *Bet) []byte {
 	dst = append(strconv.AppendUint(dst, uint64(b.Agency), 10), ',')
 	dst = append(appendQuoted(dst, b.First), ',')

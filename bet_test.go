@@ -18,7 +18,8 @@ func goodBet() Bet {
 	return Bet{3, []byte("Ana"), []byte("Paz"), []byte("12345678"), []byte("1999-12-31"), 9998}
 }
 
-// TestCheckOrder spoils a bet in more and more ways, from the last thing that is checked to the first: each time the new fault is the reason.
+// TestCheckOrder spoils a bet in more and more ways, from the last thing that is checked to the
+// first: each time the new fault is the reason.
 func TestCheckOrder(t *testing.T) {
 	b, r := goodBet(), testRule
 	if why := r.check(&b); why != accepted {
@@ -63,7 +64,9 @@ func TestCheckEdges(t *testing.T) {
 		{"highest 65535", func(b *Bet, r *rule) { b.Number, r.maxNumber = 65535, 65535 }, accepted},
 		{"highest 65534", func(b *Bet, r *rule) { b.Number, r.maxNumber = 65535, 65534 }, badNumber},
 		{"name of 8000", func(b *Bet, _ *rule) { b.First = bytes.Repeat([]byte("x"), 8000) }, accepted},
-		{"name of 8001 with a control at its end", func(b *Bet, _ *rule) { b.Last = append(bytes.Repeat([]byte("x"), 8000), 0x7f) }, controlLast},
+		{"name of 8001 with a control at its end", func(b *Bet, _ *rule) {
+			b.Last = append(bytes.Repeat([]byte("x"), 8000), 0x7f)
+		}, controlLast},
 		{"space as a name", func(b *Bet, _ *rule) { b.First = []byte(" ") }, accepted},
 	}
 	for _, tt := range tests {
@@ -105,17 +108,22 @@ func TestDates(t *testing.T) {
 			for day := range 33 {
 				text := fmt.Sprintf("%04d-%02d-%02d", year, month, day)
 				d := time.Date(year, time.Month(month), day, 0, 0, 0, 0, time.UTC)
-				if got, want := isDate([]byte(text)), d.Year() == year && int(d.Month()) == month && d.Day() == day; got != want {
+				if got, want := isDate([]byte(text)), d.Year() == year && int(d.Month()) == month &&
+					d.Day() == day; got != want {
 					t.Fatalf("%s: got %v, want %v", text, got, want)
 				}
 			}
 		}
 	}
 	for text, want := range map[string]bool{
-		"0001-01-01": true, "9999-12-31": true, "0004-02-29": true, "0400-02-29": true, "8000-02-29": true, "0100-12-31": true, "0099-01-31": true,
-		"0000-01-01": false, "0000-02-29": false, "0100-02-29": false, "9900-02-29": false, "2100-02-29": false, "": false, "1999-1-01": false, "1999-01-1": false,
-		"1999/01/01": false, "1999-01-01 ": false, " 1999-01-01": false, "19990101": false, "01-01-1999": false, "1999-01-99": false, "1999-99-01": false,
-		"-999-01-01": false, "+999-01-01": false, "1999-01-01T00:00:00Z": false, "１999-01-0": false, "1999-01-0\x00": false, "99999-01-01": false,
+		"0001-01-01": true, "9999-12-31": true, "0004-02-29": true, "0400-02-29": true, "8000-02-29": true,
+		"0100-12-31": true, "0099-01-31": true,
+		"0000-01-01": false, "0000-02-29": false, "0100-02-29": false, "9900-02-29": false, "2100-02-29": false,
+		"": false, "1999-1-01": false, "1999-01-1": false,
+		"1999/01/01": false, "1999-01-01 ": false, " 1999-01-01": false, "19990101": false, "01-01-1999": false,
+		"1999-01-99": false, "1999-99-01": false,
+		"-999-01-01": false, "+999-01-01": false, "1999-01-01T00:00:00Z": false, "１999-01-0": false,
+		"1999-01-0\x00": false, "99999-01-01": false,
 	} {
 		if got := isDate([]byte(text)); got != want {
 			t.Errorf("%q: got %v, want %v", text, got, want)
@@ -133,7 +141,8 @@ func TestDates(t *testing.T) {
 	}
 }
 
-// rowTests are bets and their rows. The rows were made once with Python's csv.writer(f, quoting=csv.QUOTE_MINIMAL).
+// rowTests are bets and their rows. The rows were made once with Python's csv.writer(f,
+// quoting=csv.QUOTE_MINIMAL).
 var rowTests = []struct {
 	bet  Bet
 	want string
@@ -169,7 +178,8 @@ func TestAppendRow(t *testing.T) {
 	for n := range 1 << 16 { // numbers of each length
 		b := goodBet()
 		b.Number, b.Agency = uint16(n), uint8(n)
-		if got, want := string(appendRow(nil, &b)), fmt.Sprintf("%d,Ana,Paz,12345678,1999-12-31,%d\r\n", uint8(n), n); got != want {
+		want := fmt.Sprintf("%d,Ana,Paz,12345678,1999-12-31,%d\r\n", uint8(n), n)
+		if got := string(appendRow(nil, &b)); got != want {
 			t.Fatalf("got %q, want %q", got, want)
 		}
 	}
@@ -182,7 +192,8 @@ func checkRow(t *testing.T, b *Bet) {
 		return
 	}
 	row := string(appendRow(nil, b))
-	fields := []string{fmt.Sprint(b.Agency), string(b.First), string(b.Last), string(b.Document), string(b.Birthdate), fmt.Sprint(b.Number)}
+	fields := []string{fmt.Sprint(b.Agency), string(b.First), string(b.Last), string(b.Document), string(b.Birthdate),
+		fmt.Sprint(b.Number)}
 	all, err := csv.NewReader(strings.NewReader(row)).ReadAll()
 	if err != nil || len(all) != 1 || !slices.Equal(all[0], fields) {
 		t.Fatalf("row %q: read back: got %q, %v, want %q", row, all, err, fields)
@@ -212,7 +223,8 @@ func FuzzRow(f *testing.F) {
 
 func TestAppendQuoted(t *testing.T) {
 	for in, want := range map[string]string{
-		"": "", "a": "a", " a ": " a ", ",": `","`, `"`: `""""`, "a\nb": "\"a\nb\"", "a\rb": "\"a\rb\"", "\x00": "\x00", "\xff": "\xff", "'": "'",
+		"": "", "a": "a", " a ": " a ", ",": `","`, `"`: `""""`, "a\nb": "\"a\nb\"", "a\rb": "\"a\rb\"",
+		"\x00": "\x00", "\xff": "\xff", "'": "'",
 	} {
 		if got := string(appendQuoted([]byte("x"), []byte(in))); got != "x"+want {
 			t.Errorf("%q: got %q, want %q", in, got, "x"+want)

@@ -79,7 +79,8 @@ func (c *client) sent() uint64 { return c.file.settled.after.Records - c.start }
 
 // summary says what was done.
 func (c *client) summary() {
-	c.log.Info(actLoopFinished, success, "client_id", c.cfg.id, "enviadas", c.sent(), "rechazadas", c.file.rejects.count,
+	c.log.Info(actLoopFinished, success, "client_id", c.cfg.id, "enviadas", c.sent(),
+		"rechazadas", c.file.rejects.count,
 		"reanudadas", c.start, "tiempo", time.Since(c.began).Round(time.Millisecond))
 }
 
@@ -150,7 +151,8 @@ func newDelivery(c *client, l *link) *delivery {
 	if !c.cfg.resume {
 		size = 1
 	}
-	d := &delivery{c: c, link: l, window: newWindow(size), lines: newBurst(c.log), out: make([]byte, 0, sendAtOnce+maxMessage)}
+	d := &delivery{c: c, link: l, window: newWindow(size), lines: newBurst(c.log)}
+	d.out = make([]byte, 0, sendAtOnce+maxMessage)
 	l.beforeWait = d.yield
 	return d
 }
@@ -208,7 +210,7 @@ func (d *delivery) repeat() {
 	c := d.c
 	if len(c.window.spans) > 0 && c.window.popped == 0 {
 		c.log.Warn(actResend, inProgress, "line", c.window.spans[0].line,
-			"reason", "the connection broke before the answer: if the server had stored this batch, it stores it twice (resume is false)")
+			"reason", "no answer came: if the server had stored this batch, it stores it twice (resume is false)")
 	}
 	c.oneAnswer = c.oneAnswer || c.window.popped > 0
 	c.window = d.window
@@ -365,7 +367,8 @@ func (d *delivery) verify() error {
 	if at != here {
 		c.log.Error(actVerify, fail, "apuestas", here.Records, "crc", crcText(here.CRC),
 			"apuestas_servidor", at.Records, "crc_servidor", crcText(at.CRC))
-		return fmt.Errorf("the server has %d bets of source %q, CRC %s, and %d with CRC %s were sent: look what else sends under this data.source",
+		return fmt.Errorf("the server has %d bets of source %q, CRC %s, and %d with CRC %s were sent: "+
+			"look what else sends under this data.source",
 			at.Records, c.cfg.dataSource, crcText(at.CRC), here.Records, crcText(here.CRC))
 	}
 	if !c.verified {

@@ -89,7 +89,8 @@ func (l *link) read(wait time.Duration, parse func(m []byte) (size int, err erro
 				return nil
 			}
 			if err != errShort {
-				return fmt.Errorf("what came from %s is no answer of a tp0 server (%w): see that server.address is that of one", l.address, err)
+				return fmt.Errorf("what came from %s is no answer of a tp0 server (%w): see that server.address is one",
+					l.address, err)
 			}
 		}
 		if l.beforeWait != nil {
@@ -209,7 +210,8 @@ func (r *retry) next(ctx context.Context, cause error) error {
 		return nil
 	case time.Since(r.life) >= r.timeout:
 		r.log.Error(actConnect, fail, "address", r.address, "reason", cause)
-		return fmt.Errorf("server %s: %w: gave up after %s (retry.timeout): start again when the server is back", r.address, cause, r.timeout)
+		return fmt.Errorf("server %s: %w: gave up after %s (retry.timeout): start again when the server is back",
+			r.address, cause, r.timeout)
 	}
 	wait := r.pause()
 	r.log.Info(actConnect, inProgress, "address", r.address, "reason", cause, "wait", wait.Round(time.Millisecond))

@@ -70,7 +70,8 @@ func TestLinkSilence(t *testing.T) {
 	if _, err := l.readAck(l.idle); !errors.Is(err, errEnded) || !strings.Contains(err.Error(), "no whole answer") {
 		t.Errorf("read: got %v, want an end", err)
 	}
-	if err := l.write(make([]byte, 2*maxMessage)); !errors.Is(err, errEnded) || !strings.Contains(err.Error(), "takes nothing") {
+	if err := l.write(make([]byte, 2*maxMessage)); !errors.Is(err, errEnded) || !strings.Contains(err.Error(),
+		"takes nothing") {
 		t.Errorf("write: got %v, want an end", err)
 	}
 }
@@ -110,10 +111,12 @@ func TestLinkStop(t *testing.T) {
 // TestLinkStrangers has ports that speak something else: the error names the
 // address and the remedy, and nobody tries again.
 func TestLinkStrangers(t *testing.T) {
-	for _, says := range []string{"HTTP/1.1 400 Bad Request\r\n\r\n", "SSH-2.0-OpenSSH_9.2\r\n", "\x15\x03\x01\x00\x02\x02\x46", "220 mail\r\n"} {
+	for _, says := range []string{"HTTP/1.1 400 Bad Request\r\n\r\n", "SSH-2.0-OpenSSH_9.2\r\n",
+		"\x15\x03\x01\x00\x02\x02\x46", "220 mail\r\n"} {
 		l := pipeLink(t, context.Background(), time.Minute, func(conn net.Conn) { io.WriteString(conn, says) })
 		_, err := l.readAck(l.idle)
-		if err == nil || resumable(err) || !strings.Contains(err.Error(), "test:1") || !strings.Contains(err.Error(), "server.address") {
+		if err == nil || resumable(err) || !strings.Contains(err.Error(), "test:1") || !strings.Contains(err.Error(),
+			"server.address") {
 			t.Errorf("%q: got %v, want an error that names test:1 and server.address", says, err)
 		}
 	}
@@ -199,8 +202,10 @@ func TestRetryNext(t *testing.T) {
 		{"refused", context.Background(), 0, true, refused, "server test:1: dial: connection refused: gave up"},
 		{"refused, in time", context.Background(), time.Minute, false, refused, ""},
 		{"ACK 5, in time", context.Background(), time.Minute, true, errTryLater, ""},
-		{"ACK 6", context.Background(), time.Minute, true, ackError(Ack{Code: ackProtocol}), "refuses what this client says"},
-		{"no address", context.Background(), time.Minute, true, &net.OpError{Op: "dial", Err: &net.AddrError{Err: "bad"}}, "bad"},
+		{"ACK 6", context.Background(), time.Minute, true, ackError(Ack{Code: ackProtocol}),
+			"refuses what this client says"},
+		{"no address", context.Background(), time.Minute, true, &net.OpError{Op: "dial",
+			Err: &net.AddrError{Err: "bad"}}, "bad"},
 		{"a signal", stopped, time.Minute, true, errEnded, errStopped.Error()},
 		{"a signal in the pause", stopped, time.Minute, false, nil, errStopped.Error()},
 	} {

@@ -10,11 +10,13 @@ import (
 	"time"
 )
 
-// The bar that a client draws on a terminal: one line that is drawn over and over, always the last one on the screen.
-// Whatever else goes to the same terminal is written inside around, which takes the bar away first.
+// The bar that a client draws on a terminal: one line that is drawn over and over, always the
+// last one on the screen. Whatever else goes to the same terminal is written inside around,
+// which takes the bar away first.
 //
-// The size of the terminal is COLUMNS or a guess (the standard library cannot ask for it). A guess that is too wide would
-// wrap the bar, and a wrapped bar cannot be drawn over; so wrapping is off while it is drawn, and the terminal cuts it.
+// The size of the terminal is COLUMNS or a guess (the standard library cannot ask for it). A
+// guess that is too wide would wrap the bar, and a wrapped bar cannot be drawn over; so
+// wrapping is off while it is drawn, and the terminal cuts it.
 
 const (
 	progressEvery   = 100 * time.Millisecond // shortest time between two drawings of new figures
@@ -59,7 +61,8 @@ type progressMark struct {
 	bets int64
 }
 
-// newProgress returns a bar on w for a file of that many bytes, or nil where w is no terminal that can draw one.
+// newProgress returns a bar on w for a file of that many bytes, or nil where w is no terminal
+// that can draw one.
 func newProgress(w *os.File, total int64) *progress {
 	if term := os.Getenv("TERM"); term == "" || term == "dumb" || !isTerminal(w) {
 		return nil
@@ -67,8 +70,8 @@ func newProgress(w *os.File, total int64) *progress {
 	return newProgressOn(w, total, terminalColumns(os.Getenv("COLUMNS")), time.Now)
 }
 
-// newProgressOn is newProgress for any writer, width and clock. The last column stays free: some terminals wrap when
-// a character stands there, whatever they were told.
+// newProgressOn is newProgress for any writer, width and clock. The last column stays free:
+// some terminals wrap when a character stands there, whatever they were told.
 func newProgressOn(w io.Writer, total int64, columns int, now func() time.Time) *progress {
 	return &progress{now: now, w: w, max: columns - 1, state: progressState{total: total}}
 }
@@ -92,8 +95,9 @@ func terminalColumns(value string) int {
 	return progressColumns
 }
 
-// update takes the position in the file and the bets decided on so far. The first one says where this run starts: it is
-// to come before the first batch, with what was skipped on resuming. Cheap enough for each batch.
+// update takes the position in the file and the bets decided on so far. The first one says
+// where this run starts: it is to come before the first batch, with what was skipped on
+// resuming. Cheap enough for each batch.
 func (p *progress) update(doneBytes int64, bets, refused int64) {
 	if p == nil {
 		return
@@ -114,8 +118,9 @@ func (p *progress) update(doneBytes int64, bets, refused int64) {
 	}
 }
 
-// around takes the bar off its line, calls write, and draws the bar again below what write wrote to the terminal. No
-// drawing comes between. write must not call methods of p: they wait for it.
+// around takes the bar off its line, calls write, and draws the bar again below what write
+// wrote to the terminal. No drawing comes between. write must not call methods of p: they wait
+// for it.
 func (p *progress) around(write func()) {
 	if p == nil {
 		write()
@@ -135,8 +140,9 @@ func (p *progress) around(write func()) {
 	p.write(p.frame)
 }
 
-// finish draws the last state, with the speed of the whole run, and leaves it on a line of its own. Later calls of any
-// method draw nothing. Where there was no update there is no bar to finish.
+// finish draws the last state, with the speed of the whole run, and leaves it on a line of its
+// own. Later calls of any method draw nothing. Where there was no update there is no bar to
+// finish.
 func (p *progress) finish() {
 	if p == nil {
 		return
@@ -160,7 +166,8 @@ func (p *progress) write(b []byte) {
 	}
 }
 
-// render makes the frame, in one piece so that it is one write, with the speed since that mark. p.mu is held.
+// render makes the frame, in one piece so that it is one write, with the speed since that mark.
+// p.mu is held.
 func (p *progress) render(now time.Time, since progressMark) {
 	p.state.rate, p.state.left = p.state.speed(since, now)
 	p.drawn = now
@@ -169,8 +176,8 @@ func (p *progress) render(now time.Time, since progressMark) {
 	p.frame = append(p.frame, progressDrawn...)
 }
 
-// speed returns the bets a second since a mark, and how long the rest of the file takes at the bytes a second since then;
-// negative where there is nothing to measure.
+// speed returns the bets a second since a mark, and how long the rest of the file takes at the
+// bytes a second since then; negative where there is nothing to measure.
 func (s progressState) speed(since progressMark, now time.Time) (rate float64, left time.Duration) {
 	rate, left = -1, -1
 	seconds := now.Sub(since.at).Seconds()
@@ -188,9 +195,9 @@ func (s progressState) speed(since progressMark, now time.Time) (rate float64, l
 	return rate, left
 }
 
-// line returns the bar in at most width columns: "[####......]   40%  bets 10,774  refused 3  left 0:07  bets/s 210,000".
-// A narrow one goes without the bar, then without fields, the rightmost first; the bar takes what room that leaves. ASCII, so
-// that a byte is a column.
+// line returns the bar in at most width columns: "[####......]   40%  bets 10,774  refused 3
+// left 0:07  bets/s 210,000". A narrow one goes without the bar, then without fields, the
+// rightmost first; the bar takes what room that leaves. ASCII, so that a byte is a column.
 func (s progressState) line(width int) string {
 	var fields []string
 	if s.total > 0 {
@@ -214,8 +221,9 @@ func (s progressState) line(width int) string {
 	return s.bar(width, len(text)) + text
 }
 
-// bar returns the bar with two spaces behind it, or nothing where the file's size is not known or the text leaves too
-// little room. A quarter of the line at most, so that figures which grow do not move it back and forth.
+// bar returns the bar with two spaces behind it, or nothing where the file's size is not known
+// or the text leaves too little room. A quarter of the line at most, so that figures which grow
+// do not move it back and forth.
 func (s progressState) bar(width, text int) string {
 	cells := min(width/4, width-text-len("[]  "))
 	if s.total <= 0 || cells < progressMinBar {
@@ -225,8 +233,9 @@ func (s progressState) bar(width, text int) string {
 	return "[" + strings.Repeat("#", full) + strings.Repeat(".", cells-full) + "]  "
 }
 
-// percent returns how much of the file is done, rounded down, so that 100 means all; a file that grew while it was read
-// is at 100, too. The total is over 0. Floating point, since 100 times the bytes could overflow.
+// percent returns how much of the file is done, rounded down, so that 100 means all; a file
+// that grew while it was read is at 100, too. The total is over 0. Floating point, since 100
+// times the bytes could overflow.
 func (s progressState) percent() int {
 	if s.done >= s.total {
 		return 100
@@ -234,7 +243,8 @@ func (s progressState) percent() int {
 	return max(0, min(99, int(float64(s.done)/float64(s.total)*100)))
 }
 
-// thousands puts a comma after every three digits from the right of a whole number that is not negative.
+// thousands puts a comma after every three digits from the right of a whole number that is not
+// negative.
 func thousands(digits string) string {
 	for at := len(digits) - 3; at > 0; at -= 3 {
 		digits = digits[:at] + "," + digits[at:]

@@ -33,8 +33,10 @@ func TestProgressLine(t *testing.T) {
 		{"a byte before the end", progressState{done: math.MaxInt64 - 1, total: math.MaxInt64, rate: -1, left: -1}, 41,
 			" 99%  bets 0  refused 0  left -  bets/s -"},
 		{"the file grew", progressState{done: 1001, total: 1000, rate: 0}, 30, "100%  bets 0  refused 0"},
-		{"unknown size", progressState{done: 500, bets: 1000, rate: 999, left: -1}, 79, "bets 1,000  refused 0  bets/s 999"},
-		{"unknown size, narrow", progressState{done: 500, bets: 1000, rate: 999, left: -1}, 21, "bets 1,000  refused 0"},
+		{"unknown size", progressState{done: 500, bets: 1000, rate: 999, left: -1}, 79,
+			"bets 1,000  refused 0  bets/s 999"},
+		{"unknown size, narrow", progressState{done: 500, bets: 1000, rate: 999, left: -1}, 21,
+			"bets 1,000  refused 0"},
 		{"an hour left", progressState{total: 9, rate: 1, left: time.Hour + 59*time.Second}, 58,
 			"[.......]    0%  bets 0  refused 0  left 1:00:59  bets/s 1"},
 		{"wide", half, 160, "[" + strings.Repeat("#", 20) + strings.Repeat(".", 20) +
@@ -48,7 +50,8 @@ func TestProgressLine(t *testing.T) {
 		{"no percent", half, 3, ""},
 		{"no room", half, 0, ""},
 		{"less than no room", half, -1, ""},
-		{"huge", huge, 200, "[################..................................]   33%  bets 9,223,372,036,854,775,807  " +
+		{"huge", huge, 200, "[################..................................]   33%  " +
+			"bets 9,223,372,036,854,775,807  " +
 			"refused 9,223,372,036,854,775,807  left 239952:00:00  bets/s 1,000,000,000,000,000,000"},
 		{"huge, narrow", huge, 79, " 33%  bets 9,223,372,036,854,775,807  refused 9,223,372,036,854,775,807"},
 	}
@@ -107,7 +110,8 @@ func TestProgressSpeed(t *testing.T) {
 		{"no time has passed", progressState{done: 10, total: 100, bets: 5}, progressMark{}, 0, -1, -1},
 		{"nothing done", progressState{total: 100}, progressMark{}, 2, 0, -1},
 		{"from the start", progressState{done: 20, total: 100, bets: 6}, progressMark{}, 2, 3, 8 * time.Second},
-		{"after a resume", progressState{done: 60, total: 100, bets: 56}, progressMark{done: 50, bets: 50}, 2, 3, 8 * time.Second},
+		{"after a resume", progressState{done: 60, total: 100, bets: 56}, progressMark{done: 50, bets: 50}, 2, 3,
+			8 * time.Second},
 		{"at the end", progressState{done: 100, total: 100, bets: 6}, progressMark{done: 100}, 2, 3, 0},
 		{"unknown size", progressState{done: 20, bets: 6}, progressMark{}, 2, 3, -1},
 		{"too long to say", progressState{done: 1, total: math.MaxInt64}, progressMark{}, 2, 0, -1},
@@ -121,7 +125,8 @@ func TestProgressSpeed(t *testing.T) {
 	}
 }
 
-// A screen is a terminal as far as the bar needs one. It has no lock: with -race it shows that its writers take turns.
+// A screen is a terminal as far as the bar needs one. It has no lock: with -race it shows that
+// its writers take turns.
 type screen struct {
 	lines  []string // what was on lines that the cursor has left
 	line   []byte   // the line where the cursor is
@@ -157,7 +162,8 @@ func (s *screen) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// newTestProgress returns a bar for 1,000 bytes on a screen of 80 columns, and the time, which the caller moves.
+// newTestProgress returns a bar for 1,000 bytes on a screen of 80 columns, and the time, which
+// the caller moves.
 func newTestProgress() (*progress, *screen, *time.Time) {
 	now := time.Date(2024, 9, 3, 16, 15, 58, 0, time.UTC)
 	terminal := &screen{}
@@ -350,7 +356,8 @@ func TestNewProgress(t *testing.T) {
 }
 
 func TestTerminalColumns(t *testing.T) {
-	for value, want := range map[string]int{"": 80, "120": 120, "1": 1, "0": 80, "-5": 80, "4096": 4096, "4097": 80, "wide": 80} {
+	for value, want := range map[string]int{"": 80, "120": 120, "1": 1, "0": 80, "-5": 80, "4096": 4096, "4097": 80,
+		"wide": 80} {
 		if got := terminalColumns(value); got != want {
 			t.Errorf("terminalColumns(%q): got %d, want %d", value, got, want)
 		}

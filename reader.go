@@ -26,7 +26,7 @@ const (
 	maxRecord = 64 << 10
 
 	readWindow    = maxRecord + len("\r\n") // all that may have to be seen to decide on a record
-	readBuffer    = 128 << 10               // asked of the file at once; at a refill little more than half is moved at most
+	readBuffer    = 128 << 10               // asked of the file at once; a refill moves little more than half
 	readBlock     = 64                      // bytes that a word of the bitmap stands for; divides readBuffer
 	agencyFields  = 5                       // fields of an agency's record
 	byteOrderMark = "\xef\xbb\xbf"

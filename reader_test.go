@@ -123,7 +123,8 @@ var readerTests = []struct {
 	{"CR and then a blank", "\r\r\n\n\ra", []string{`1@0 "\r"`, `3@4 "\ra"`}},
 	{"empty fields", ",,\n,\n", []string{`1@0 "" "" ""`, `2@3 "" ""`}},
 	{"comma at the end", "a,", []string{`1@0 "a" ""`}},
-	{"agency", "Ana,Paz,1,1999-03-17,2\r\nÑ.,(*),,,\n", []string{`1@0 "Ana" "Paz" "1" "1999-03-17" "2"`, `2@24 "Ñ." "(*)" "" "" ""`}},
+	{"agency", "Ana,Paz,1,1999-03-17,2\r\nÑ.,(*),,,\n", []string{`1@0 "Ana" "Paz" "1" "1999-03-17" "2"`,
+		`2@24 "Ñ." "(*)" "" "" ""`}},
 	{"like separators", "\b\f\x0e(*.,\xac\x8a\n", []string{`1@0 "\b\f\x0e(*." "\xac\x8a"`}},
 	{"NUL and broken UTF-8", "\x00,\xff\xfe\n", []string{`1@0 "\x00" "\xff\xfe"`}},
 	{"spaces", " a , \" \"\n", []string{`1@0 stray quote in field 2: " a , \" \""`}},
@@ -136,13 +137,15 @@ var readerTests = []struct {
 	{"quoted, CR and more", "\"a\"\rb\nc", []string{`1@0 stray quote in field 1: "\"a\"\rb"`, `2@6 "c"`}},
 	{"quoted, two CR", "\"a\"\r\r\nc", []string{`1@0 stray quote in field 1: "\"a\"\r"`, `2@6 "c"`}},
 	{"stray inside", "a,b\"c,d\r\ne\n", []string{`1@0 stray quote in field 2: "a,b\"c,d"`, `2@9 "e"`}},
-	{"stray hides a quote", "a\"b,\"c\nd\",e\n", []string{`1@0 stray quote in field 1: "a\"b,\"c"`, `2@7 stray quote in field 1: "d\",e"`}},
+	{"stray hides a quote", "a\"b,\"c\nd\",e\n", []string{`1@0 stray quote in field 1: "a\"b,\"c"`,
+		`2@7 stray quote in field 1: "d\",e"`}},
 	{"stray after the quote", "\"a\nb\"x,c\nd\n", []string{`1@0 stray quote in field 1: "\"a\nb\"x,c"`, `3@9 "d"`}},
 	{"stray, last line", "a\"", []string{`1@0 stray quote in field 1: "a\""`}},
 	{"not closed", "\"a,b\r\nc,d\n", []string{`1@0 quote not closed: "\"a,b"`, `2@6 "c" "d"`}},
 	{"not closed, last line", "x\n\"a\r", []string{`1@0 "x"`, `2@2 quote not closed: "\"a"`}},
 	{"not closed, doubled", "\"a\"\"\nb\n", []string{`1@0 quote not closed: "\"a\"\""`, `2@5 "b"`}},
-	{"not closed, second line", "\"a\nb\",\"c\nd\n\ne", []string{`1@0 quote not closed: "\"a\nb\",\"c"`, `3@9 "d"`, `5@12 "e"`}},
+	{"not closed, second line", "\"a\nb\",\"c\nd\n\ne", []string{`1@0 quote not closed: "\"a\nb\",\"c"`, `3@9 "d"`,
+		`5@12 "e"`}},
 	{"only a quote", `"`, []string{`1@0 quote not closed: "\""`}},
 }
 
@@ -212,13 +215,18 @@ func TestReaderLimits(t *testing.T) {
 		{"longer, no line end", x(300000), []string{"1@0 " + long + ": 65536 bytes"}},
 		{"longest quoted", `"` + x(65534) + "\"\r\na", []string{"1@0 65534 bytes", `2@65538 "a"`}},
 		{"longest quoted, at the end", `"` + x(65534) + `"`, []string{"1@0 65534 bytes"}},
-		{"closed, then too long", "\"\n" + x(65533) + "\",b\na\n", []string{"1@0 " + long + ": 65536 bytes", `3@65539 "a"`}},
-		{"closed too late", "\"\n" + x(65534) + "\"\na\n", []string{`1@0 quote not closed: "\""`, "2@2 stray quote in field 1: 65535 bytes", `3@65538 "a"`}},
-		{"doubled at the limit", "\"\n" + x(65533) + "\"\"\",b\na\n", []string{`1@0 quote not closed: "\""`, "2@2 " + long + ": 65536 bytes", `3@65541 "a"`}},
+		{"closed, then too long", "\"\n" + x(65533) + "\",b\na\n", []string{"1@0 " + long + ": 65536 bytes",
+			`3@65539 "a"`}},
+		{"closed too late", "\"\n" + x(65534) + "\"\na\n", []string{`1@0 quote not closed: "\""`,
+			"2@2 stray quote in field 1: 65535 bytes", `3@65538 "a"`}},
+		{"doubled at the limit", "\"\n" + x(65533) + "\"\"\",b\na\n", []string{`1@0 quote not closed: "\""`,
+			"2@2 " + long + ": 65536 bytes", `3@65541 "a"`}},
 		{"not closed and too long", `"` + x(65536) + "\na", []string{"1@0 " + long + ": 65536 bytes", `2@65538 "a"`}},
 		{"stray and too long", `a"` + x(65536) + "\na", []string{"1@0 " + long + ": 65536 bytes", `2@65539 "a"`}},
-		{"quote after the limit", x(65536) + ",\"\na\"\n", []string{"1@0 " + long + ": 65536 bytes", "2@65539 stray quote in field 1: \"a\\\"\""}},
-		{"nothing but commas", strings.Repeat(",", 65536) + "\na", []string{"1@0" + strings.Repeat(` ""`, 65537), `2@65537 "a"`}},
+		{"quote after the limit", x(65536) + ",\"\na\"\n", []string{"1@0 " + long + ": 65536 bytes",
+			"2@65539 stray quote in field 1: \"a\\\"\""}},
+		{"nothing but commas", strings.Repeat(",", 65536) + "\na", []string{"1@0" + strings.Repeat(` ""`, 65537),
+			`2@65537 "a"`}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -312,7 +320,8 @@ func TestReaderAllocs(t *testing.T) {
 // their fields in quotes.
 func benchFile(rows, quoted int) []byte {
 	rnd := rand.New(rand.NewSource(1))
-	first := []string{"Santiago Lionel", "Ana", "María José", "Jorge", "Guadalupe", "Milagros de los Ángeles", "Juan Ignacio"}
+	first := []string{"Santiago Lionel", "Ana", "María José", "Jorge", "Guadalupe", "Milagros de los Ángeles",
+		"Juan Ignacio"}
 	last := []string{"Lorca", "Fernández", "Paz", "Rodríguez", "de la Fuente", "Sosa"}
 	var b bytes.Buffer
 	for range rows {

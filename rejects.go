@@ -106,7 +106,7 @@ func (r *rejects) readRows(f *os.File, size int64) error {
 			return nil
 		}
 		if err != nil || !isReject(row) {
-			return fmt.Errorf("what stands at byte %d is no rejected record, so this file is not ours to write to", start)
+			return fmt.Errorf("what stands at byte %d is no rejected record, so it is not ours to write to", start)
 		}
 		var fields [][]byte
 		for _, field := range row[2:] {
@@ -115,7 +115,7 @@ func (r *rejects) readRows(f *os.File, size int64) error {
 		hash := r.hash([]byte(row[0]), fields)
 		r.known[hash%recentRejects] = hash
 	}
-	return errors.New("it does not start with a rejected record, so this file is not ours to write to")
+	return errors.New("it does not start with a rejected record, so it is not ours to write to")
 }
 
 // endsLine reports whether f, which has size bytes, ends with a line feed.

@@ -11,8 +11,9 @@ import (
 	"testing"
 )
 
-// rejectedFile is an agency file with all kinds of records that are refused, and their rows in the rejects file. No bet is refused for
-// what only a server knows: rejectAll takes the odd positions for that.
+// rejectedFile is an agency file with all kinds of records that are refused, and their rows in
+// the rejects file. No bet is refused for what only a server knows: rejectAll takes the odd
+// positions for that.
 const rejectedFile = "Ana,Paz,1,1999-03-17,7\r\n" +
 	"Eva,Paz,2,1999-03-17,8\r\n" +
 	"only,three,fields\r\n" +
@@ -41,11 +42,13 @@ func newTestRejects(path string) (*rejects, *bytes.Buffer) {
 	return &rejects{path: path, log: newLogger(&out, 0)}, &out
 }
 
-// rejectAll adds what is malformed in a file, and each odd bet, counting from 1, with a reason that needs quotes.
+// rejectAll adds what is malformed in a file, and each odd bet, counting from 1, with a reason
+// that needs quotes.
 func rejectAll(t *testing.T, r *rejects, data string) {
 	t.Helper()
 	again := spanReader{file: strings.NewReader(data), agency: 1}
-	err := again.each(span{line: 1, end: int64(len(data))}, func(rec *record, position int, _ *Bet, malformed string) bool {
+	err := again.each(span{line: 1, end: int64(len(data))}, func(rec *record, position int, _ *Bet,
+		malformed string) bool {
 		if malformed != "" {
 			r.add(rec, malformed)
 		} else if position%2 == 1 {
@@ -106,7 +109,8 @@ func TestRejectsRows(t *testing.T) {
 	}
 }
 
-// TestRejectsTorn kills the client at each byte of its rejects file: what the next one leaves is the same file.
+// TestRejectsTorn kills the client at each byte of its rejects file: what the next one leaves
+// is the same file.
 func TestRejectsTorn(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "rejected.csv")
@@ -137,13 +141,17 @@ func TestRejectsRecall(t *testing.T) {
 		{"nothing is decided", rejectedFile, rejectedRows, 0, 0},
 		{"a row of a bet that is not decided", rejectedFile, rejectedRows, 3, 8},
 		{"a row before the next bet", rejectedFile, rows[0] + rows[1], 2, 3},
-		{"another record on that line", rejectedFile, "3,3 fields where there should be 5,only,three,others\r\n", rejectedBets, 0},
-		{"no record on that line", rejectedFile, "4,3 fields where there should be 5,only,three,fields\r\n", rejectedBets, 0},
-		{"a line behind the file", rejectedFile, "99,3 fields where there should be 5,only,three,fields\r\n", rejectedBets, 0},
+		{"another record on that line", rejectedFile, "3,3 fields where there should be 5,only,three,others\r\n",
+			rejectedBets, 0},
+		{"no record on that line", rejectedFile, "4,3 fields where there should be 5,only,three,fields\r\n",
+			rejectedBets, 0},
+		{"a line behind the file", rejectedFile, "99,3 fields where there should be 5,only,three,fields\r\n",
+			rejectedBets, 0},
 		{"LF", rejectedFile, "3,3 fields where there should be 5,only,three,fields\n", rejectedBets, 3},
 		{"rows of another file behind", rejectedFile, rejectedRows + "1,why,a,b,c,d,e\r\n", rejectedBets, 11},
 		{"rows of another file between", rejectedFile, rows[0] + "900,why,a,b,c,d,e\r\n" + rows[1], rejectedBets, 3},
-		{"another file that began in the same way", "a,b\nA,B,1,2000-01-01,1\n", "1,2 fields where there should be 5,a,b\r\n", 0, 0},
+		{"another file that began in the same way", "a,b\nA,B,1,2000-01-01,1\n",
+			"1,2 fields where there should be 5,a,b\r\n", 0, 0},
 		{"no bets at all", "a,b\nc,d\n", "1,2 fields where there should be 5,a,b\r\n", 0, 1},
 		{"64 KiB", long + "\n", "1,1 fields where there should be 5," + long + "\r\n", 1, 1},
 		{"over 64 KiB", long + "y\n", "1,record longer than 65536 bytes," + long + "\r\n", 1, 1},
@@ -215,7 +223,8 @@ func TestRejectsForeign(t *testing.T) {
 			t.Fatal(err)
 		}
 		r, _ := newTestRejects(path)
-		if err := r.read(); err == nil || !strings.HasSuffix(err.Error(), "set data.rejects") || !strings.Contains(err.Error(), path) {
+		if err := r.read(); err == nil || !strings.HasSuffix(err.Error(), "set data.rejects") ||
+			!strings.Contains(err.Error(), path) {
 			t.Errorf("%s: got %v, want an error that names the file and data.rejects", name, err)
 		}
 		wantFile(t, path, text)
@@ -226,7 +235,8 @@ func TestRejectsErrors(t *testing.T) {
 	folder := t.TempDir()
 	r, out := newTestRejects(filepath.Join(folder, "no", "folder.csv"))
 	r.add(&record{line: 1, text: []byte("x")}, "why")
-	if err := r.flush(); err == nil || !strings.HasSuffix(err.Error(), "set data.rejects") || strings.Contains(err.Error(), "\n") {
+	if err := r.flush(); err == nil || !strings.HasSuffix(err.Error(), "set data.rejects") ||
+		strings.Contains(err.Error(), "\n") {
 		t.Errorf("no folder: got %v, want one line that names data.rejects", err)
 	}
 	if out.Len() > 0 {

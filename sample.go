@@ -6,9 +6,10 @@ import (
 	"strconv"
 )
 
-// A sample file's bytes depend on the agency's id and the number of bets alone: on every platform, in every version.
-// So nothing here may change that moves a draw or a byte: not the order of the draws in appendRow, not the lists of names or
-// their order, not the generator. TestWriteSampleGolden holds all of it.
+// A sample file's bytes depend on the agency's id and the number of bets alone: on every
+// platform, in every version. So nothing here may change that moves a draw or a byte: not the
+// order of the draws in appendRow, not the lists of names or their order, not the generator.
+// TestWriteSampleGolden holds all of it.
 
 const (
 	sampleFlushBytes = 64 << 10 // one write to the output holds about this much
@@ -18,12 +19,13 @@ const (
 	sampleDocuments     = 20_000_000 // …this many: all have 8 digits, as in the real files
 	sampleFirstYear     = 1980       // birthdates are drawn from this year…
 	sampleYears         = 26         // …to 2005
-	sampleNumbers       = 10_000     // numbers 0 to 9999: one in 10,000 is over the highest valid one, as in the real files
+	sampleNumbers       = 10_000     // numbers 0 to 9999: one in 10,000 is not valid, as in the real files
 	sampleTwoNames      = 72         // per cent of the people with two first names
 )
 
-// sampleMen, sampleWomen and sampleLast are the names that people in a sample file have, each as likely as the next.
-// Their lengths keep the mean row within 1 % of the real files' 46.5 bytes.
+// sampleMen, sampleWomen and sampleLast are the names that people in a sample file have, each
+// as likely as the next. Their lengths keep the mean row within 1 % of the real files' 46.5
+// bytes.
 var sampleMen = [...]string{
 	"Agustín", "Alejandro", "Álvaro", "Andrés", "Ángel", "Ariel", "Bautista", "Benjamín", "Bruno", "Carlos", "César",
 	"Cristian", "Damián", "Daniel", "David", "Diego", "Emanuel", "Ernesto", "Esteban", "Ezequiel", "Facundo",
@@ -58,8 +60,8 @@ var sampleLast = [...]string{
 // sampleMonthDays has the days of each month outside leap years.
 var sampleMonthDays = [...]uint32{31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31}
 
-// writeSample writes a synthetic agency file of that many bets to w: rows as in the real files, CRLF, UTF-8, no header.
-// A longer file of the same agency starts with the shorter one.
+// writeSample writes a synthetic agency file of that many bets to w: rows as in the real files,
+// CRLF, UTF-8, no header. A longer file of the same agency starts with the shorter one.
 func writeSample(w io.Writer, id int, bets int) error {
 	draws := sampleDraws{state: uint64(id)}
 	buf := make([]byte, 0, sampleFlushBytes+sampleRowBytes)
@@ -76,13 +78,15 @@ func writeSample(w io.Writer, id int, bets int) error {
 	return nil
 }
 
-// sampleDraws is the generator splitmix64 (Steele, Lea and Flood, 2014). It is ours because the standard library promises
-// no sequence for ever, and in whole numbers because those are the same on every processor.
+// sampleDraws is the generator splitmix64 (Steele, Lea and Flood, 2014). It is ours because the
+// standard library promises no sequence for ever, and in whole numbers because those are the
+// same on every processor.
 type sampleDraws struct {
 	state uint64 // the agency's id plus the step times the draws so far, modulo 2^64
 }
 
-// below draws a number from 0 to n-1. The top 32 bits, scaled, favour a number by less than n in 2^32: nobody sees that.
+// below draws a number from 0 to n-1. The top 32 bits, scaled, favour a number by less than n
+// in 2^32: nobody sees that.
 func (d *sampleDraws) below(n uint32) uint32 {
 	d.state += 0x9e3779b97f4a7c15 // the step: 2^64 over the golden ratio, odd
 	z := d.state
@@ -92,7 +96,8 @@ func (d *sampleDraws) below(n uint32) uint32 {
 	return uint32(z >> 32 * uint64(n) >> 32)
 }
 
-// appendRow draws a person, a birthdate and a number, and appends them as one row. No name needs a CSV quote.
+// appendRow draws a person, a birthdate and a number, and appends them as one row. No name
+// needs a CSV quote.
 func (d *sampleDraws) appendRow(dst []byte) []byte {
 	names := sampleMen[:]
 	if d.below(2) == 1 {

@@ -23,7 +23,8 @@ func sampleBytes(t testing.TB, id, bets int) []byte {
 	return out.Bytes()
 }
 
-// The golden values stay as they are in every version: files made by an older one are told from other files by their CRC.
+// The golden values stay as they are in every version: files made by an older one are told from
+// other files by their CRC.
 func TestWriteSampleGolden(t *testing.T) {
 	tests := []struct {
 		id   int
@@ -50,7 +51,8 @@ func TestWriteSampleGolden(t *testing.T) {
 		}
 		file := sampleBytes(t, tt.id, 10_000)
 		if got := crc32.ChecksumIEEE(file); got != tt.crc || len(file) != tt.size {
-			t.Errorf("agency %d, 10,000 rows: got %d bytes with crc %08x, want %d with %08x", tt.id, len(file), got, tt.size, tt.crc)
+			t.Errorf("agency %d, 10,000 rows: got %d bytes with crc %08x, want %d with %08x", tt.id, len(file), got,
+				tt.size, tt.crc)
 		}
 	}
 }
@@ -124,7 +126,8 @@ func TestWriteSampleRows(t *testing.T) {
 	for _, row := range rows {
 		f.add(t, row)
 	}
-	// The bounds are several standard deviations from what uniform draws give. The bytes are the same in each run.
+	// The bounds are several standard deviations from what uniform draws give. The bytes are
+	// the same in each run.
 	for _, tt := range []struct {
 		what           string
 		got, low, high float64
@@ -200,7 +203,8 @@ func TestWriteSampleError(t *testing.T) {
 	for _, writes := range []int{0, 1} {
 		err := writeSample(&failingWriter{writes, errFull}, 9, 3000)
 		if !errors.Is(err, errFull) || !strings.Contains(fmt.Sprint(err), "agency 9") {
-			t.Errorf("full after %d writes: got error %v, want one that names agency 9 and wraps %v", writes, err, errFull)
+			t.Errorf("full after %d writes: got error %v, want one that names agency 9 and wraps %v", writes, err,
+				errFull)
 		}
 	}
 }

@@ -103,7 +103,8 @@ func TestE2ENoLife(t *testing.T) {
 			c := startClient(t, dir, 1, l.address, "-retry.timeout=1s", "-conn.idle=500ms")
 			c.wantExit(exitFailed)
 			wantOneLine(t, "standard error", c.errs.String(), l.address, "gave up after 1s", "retry.timeout")
-			if got := l.conns.Load(); got > 30 { // pauses of 25 ms and more that double leave room for about 10 in a second
+			// Pauses of 25 ms and more that double leave room for about 10 in a second.
+			if got := l.conns.Load(); got > 30 {
 				t.Errorf("got %d connections, want few", got)
 			}
 		})
@@ -195,8 +196,12 @@ func TestE2EFalseWinners(t *testing.T) {
 			_, err := w.Write(append([]byte{5, 0, 1}, wireString("1 | 2\n")...))
 			return err
 		},
-		"empty document": func(w io.Writer) error { _, err := w.Write(append([]byte{5, 0, 1}, wireString("")...)); return err },
-		"another op":     func(w io.Writer) error { _, err := w.Write(ackOf(0, "")); return err },
+		"empty document": func(w io.Writer) error {
+			_, err := w.Write(append([]byte{5, 0, 1},
+				wireString("")...))
+			return err
+		},
+		"another op": func(w io.Writer) error { _, err := w.Write(ackOf(0, "")); return err },
 		"no end": func(w io.Writer) error {
 			for {
 				if _, err := w.Write(full); err != nil {
@@ -264,7 +269,8 @@ func TestE2ESignalWhilePolling(t *testing.T) {
 // TestE2EStrangePort has ports that speak something else: the client says where and what to do.
 func TestE2EStrangePort(t *testing.T) {
 	t.Parallel()
-	for _, says := range []string{"HTTP/1.1 400 Bad Request\r\n\r\n", "SSH-2.0-OpenSSH_9.2\r\n", "220 mail.example.org\r\n"} {
+	for _, says := range []string{"HTTP/1.1 400 Bad Request\r\n\r\n", "SSH-2.0-OpenSSH_9.2\r\n",
+		"220 mail.example.org\r\n"} {
 		dir, _ := clientDir(t, 10)
 		l := openLiar(t, func(v *visit) { io.WriteString(v, says); io.Copy(io.Discard, v.in) })
 		c := startClient(t, dir, 1, l.address)
@@ -293,7 +299,8 @@ func TestE2EHarmlessStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	if bytes.ContainsAny(rejects, "\x1b\x07") || bytes.Count(rejects, []byte("\r\n")) != 3 || len(rejects) > 2000 {
-		t.Errorf("rejects file: got %.300q of %d bytes, want three short rows without control characters", rejects, len(rejects))
+		t.Errorf("rejects file: got %.300q of %d bytes, want three short rows without control characters", rejects,
+			len(rejects))
 	}
 	for _, line := range c.lines("") {
 		if len(line) > 2000 {

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestE2EForeignRejects names things as rejects file and agency file that are not theirs: the client
-// says so before it connects, and they stay as they are.
+// TestE2EForeignRejects names things as rejects file and agency file that are not theirs: the
+// client says so before it connects, and they stay as they are.
 func TestE2EForeignRejects(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -31,10 +31,12 @@ func TestE2EForeignRejects(t *testing.T) {
 	}
 	for _, tt := range []struct{ setting, name string }{
 		{"data.rejects", "/dev/full"}, {"data.rejects", "/dev/null"}, {"data.rejects", "fifo"}, {"data.rejects", "."},
-		{"data.rejects", "bets.csv"}, {"data.rejects", "notes.txt"}, {"data.rejects", "agency-1.csv"}, {"data.rejects", "link.csv"},
+		{"data.rejects", "bets.csv"}, {"data.rejects", "notes.txt"}, {"data.rejects", "agency-1.csv"},
+		{"data.rejects", "link.csv"},
 		{"data.file", "/dev/zero"}, {"data.file", "fifo"}, {"data.file", "."}, {"data.file", "missing.csv"},
 	} {
-		_, errs, status := runProgram(t, dir, nil, "-mode=client", "-id=1", "-data.file=agency-1.csv", "-"+tt.setting+"="+tt.name,
+		_, errs, status := runProgram(t, dir, nil, "-mode=client", "-id=1", "-data.file=agency-1.csv",
+			"-"+tt.setting+"="+tt.name,
 			"-server.address=127.0.0.1:1", "-retry.timeout=0s")
 		if status != exitFailed {
 			t.Errorf("%s=%s: got status %d, want 1", tt.setting, tt.name, status)
@@ -71,14 +73,15 @@ func TestE2ETwoClientsOfOneFile(t *testing.T) {
 	o.stop()
 }
 
-// TestE2ESharedRejects has sources that are told to share a rejects file: what is refused of each is
-// logged and written, once, also when it stands on the same line as in the other.
+// TestE2ESharedRejects has sources that are told to share a rejects file: what is refused of each
+// is logged and written, once, also when it stands on the same line as in the other.
 func TestE2ESharedRejects(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	lots := []*lot{newLot(1), newLot(1), newLot(1)}
 	for i, l := range lots {
-		l.addMalformed("name,surname,document,born,number\n", "number is not 1 to 5 digits", "name", "surname", "document", "born", "number")
+		l.addMalformed("name,surname,document,born,number\n", "number is not 1 to 5 digits", "name", "surname",
+			"document", "born", "number")
 		for n := range 40 {
 			l.addBet("", "Ana", "Paz", strconv.Itoa(100*i+n), "2000-01-01", "7")
 		}
@@ -88,7 +91,8 @@ func TestE2ESharedRejects(t *testing.T) {
 	}
 	o := openOffice(t)
 	send := func(day int, args ...string) *process {
-		c := o.client(t, dir, 1, append(args, fmt.Sprintf("-data.file=day-%d.csv", day), "-data.rejects=shared.csv", "-batch.maxAmount=10")...)
+		c := o.client(t, dir, 1, append(args, fmt.Sprintf("-data.file=day-%d.csv", day), "-data.rejects=shared.csv",
+			"-batch.maxAmount=10")...)
 		c.wantExit(exitDone)
 		return c
 	}
@@ -116,7 +120,8 @@ func TestE2ESharedRejects(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantSame(t, "shared.csv", strings.Split(strings.TrimSuffix(string(got), "\r\n"), "\r\n"), want)
-	wantRows(t, o.stored(t), &lot{agency: 1, rows: append(append(append([]string{}, lots[0].rows...), lots[1].rows[:20]...),
+	wantRows(t, o.stored(t), &lot{agency: 1, rows: append(append(append([]string{}, lots[0].rows...),
+		lots[1].rows[:20]...),
 		append(append([]string{}, lots[2].rows...), lots[1].rows[20:]...)...)})
 	o.stop()
 }

@@ -19,7 +19,8 @@ func openTerminal(t *testing.T) (screen, terminal *os.File) {
 	t.Cleanup(func() { screen.Close() })
 	var unlock, number int32
 	for request, value := range map[uintptr]*int32{syscall.TIOCSPTLCK: &unlock, syscall.TIOCGPTN: &number} {
-		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, screen.Fd(), request, uintptr(unsafe.Pointer(value))); errno != 0 {
+		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, screen.Fd(), request,
+			uintptr(unsafe.Pointer(value))); errno != 0 {
 			t.Skipf("SKIPPED: no pseudo terminals: %v", errno)
 		}
 	}
