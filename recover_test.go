@@ -275,10 +275,13 @@ func TestRecoverTwice(t *testing.T) {
 	}
 }
 
-// TestFrozenV1 opens a store that version 1 left behind after a kill: a snapshot of one batch; five more, two finished agencies and the draw in the log; and a bets
-// file that has only the first row of those. want.csv and the CRCs were computed by other means. The segment is kept without the zeros behind its last record.
-func TestFrozenV1(t *testing.T) {
-	from, dir := filepath.Join("testdata", "store", "v1"), t.TempDir()
+// openFrozen opens a store that a version left behind: a snapshot of one batch; more, two agencies that
+// finished, and the draw in the log; and a bets file that has only the first row of those. want.csv
+// and the CRCs in the tests were computed by other means. The segment is kept without the zeros behind
+// its last record.
+func openFrozen(t *testing.T, version string) *store {
+	t.Helper()
+	from, dir := filepath.Join("testdata", "store", version), t.TempDir()
 	for _, name := range []string{"bets.csv", "bets.csv.state", "bets.csv.wal.00"} {
 		data, err := os.ReadFile(filepath.Join(from, name))
 		if err != nil {
@@ -297,25 +300,59 @@ func TestFrozenV1(t *testing.T) {
 	}
 	path := filepath.Join(dir, "bets.csv")
 	s := openTest(t, openTestDisk(t, path), storeOptions{path: path, agencies: 2, winner: 9})
-	defer s.close()
+	t.Cleanup(func() { s.close() })
 	got, err := os.ReadFile(path)
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("bets file: got %d bytes and %v, want %d", len(got), err, len(want))
 	}
-	if s.state.sequence != 8 || s.state.bets != 118 || s.state.sources.count() != 2 || s.state.draw.drawn != 8 {
-		t.Errorf("state: got sequence %d, %d bets, %d sources, drawn %d; want 8, 118, 2, 8", s.state.sequence, s.state.bets, s.state.sources.count(), s.state.draw.drawn)
+	if crc := crc32.Checksum(want, castagnoli); s.state.crc != crc {
+		t.Errorf("CRC: got %08x, want %08x", s.state.crc, crc)
 	}
-	for key, at := range map[sourceKey]Resume{sourceOf(0): {135, 0x04e20101}, sourceOf(1): {12, 0xfb5e8fdd}} {
-		if got := s.state.sources.at(key); got.Resume != at {
+	return s
+}
+
+// wantFrozen compares what a frozen store says.
+func wantFrozen(t *testing.T, s *store, sequence, bets uint64, sources map[sourceKey]mark, winners map[uint8]string) {
+	t.Helper()
+	if s.state.sequence != sequence || s.state.bets != bets || s.state.sources.count() != len(sources) || s.state.draw.drawn != 8 {
+		t.Errorf("state: got sequence %d, %d bets, %d sources, %d drawn; want %d, %d, %d, 8", s.state.sequence,
+			s.state.bets, s.state.sources.count(), s.state.draw.drawn, sequence, bets, len(sources))
+	}
+	for key, at := range sources {
+		if got := s.state.sources.at(key); got != at {
 			t.Errorf("source %v: got %+v, want %+v", key, got, at)
 		}
 	}
 	<-s.drawn
-	for agency, docs := range map[uint8]string{1: "\x00\x018", 2: "\x00\x018"} {
-		if got, drawn := packedWinners(s, agency); !drawn || string(got) != docs {
-			t.Errorf("winners of agency %d: got %q, %v, want %q", agency, got, drawn, docs)
+	for agency, documents := range winners {
+		var want []byte
+		for _, document := range strings.Fields(documents) {
+			want = appendString(want, document)
+		}
+		if got, _ := packedWinners(s, agency); !bytes.Equal(got, want) {
+			t.Errorf("winners of agency %d: got %q, want %q", agency, got, want)
 		}
 	}
+}
+
+// TestFrozenV1 opens a store of version 1, which knew neither the CRC of the bets file nor how many
+// bets of a source were stored.
+func TestFrozenV1(t *testing.T) {
+	s := openFrozen(t, "v1")
+	wantFrozen(t, s, 8, 118, map[sourceKey]mark{
+		sourceOf(0): {Resume{135, 0x04e20101}, 135},
+		sourceOf(1): {Resume{12, 0xfb5e8fdd}, 12},
+	}, map[uint8]string{1: "8", 2: "8"})
+}
+
+// TestFrozenV2 opens a store of version 2.
+func TestFrozenV2(t *testing.T) {
+	s := openFrozen(t, "v2")
+	wantFrozen(t, s, 9, 178, map[sourceKey]mark{
+		{1, "agency-1.csv"}: {Resume{118, 0x46d59a8e}, 109},
+		{2, "agencia ñ"}:    {Resume{75, 0x0f69b032}, 69},
+		{3, "refused.csv"}:  {Resume{1, 0x941cadad}, 0},
+	}, map[uint8]string{1: "1008 1025 1042 1059 1076 1093 3008 5008", 2: "2008 4008 6008", 3: ""})
 }
 
 // TestSyncModes checks what the start says of each.
