@@ -205,7 +205,7 @@ func (w *lineWriter) wrote(piece []byte, err error) {
 	if err != nil {
 		w.drop(piece)
 	} else if w.dropped > 0 {
-		line := appendLineHead(nil, time.Now(), slog.LevelWarn, actLog)
+		line := appendLineHead(w.queue, time.Now(), slog.LevelWarn, actLog)
 		line = appendAttr(appendAttr(line, fail), slog.Int("lines", w.dropped))
 		w.queue = append(appendAttr(line, slog.String("reason", "nothing took them: they are missing here")), '\n')
 		w.dropped = 0

@@ -109,7 +109,9 @@ func programCommand(dir string, env []string, args ...string) *exec.Cmd {
 func launchCommand(t *testing.T, name string, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{t: t}
-	cmd.Stdout, cmd.Stderr = &p.out, &p.errs
+	if cmd.Stderr = &p.errs; cmd.Stdout == nil {
+		cmd.Stdout = &p.out
+	}
 	running, err := proc.Run(name, cmd)
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)

@@ -1,0 +1,208 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// launchStuck starts the program with a standard output that is full: it takes nothing until the
+// pipe is read. What was in it before the program's lines are '#'s.
+func launchStuck(t *testing.T, dir, name string, args ...string) (p *process, reader *os.File) {
+	t.Helper()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { reader.Close() })
+	writer.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	for err == nil {
+		_, err = writer.Write([]byte(strings.Repeat("#", 4096)))
+	}
+	cmd := programCommand(dir, nil, args...)
+	cmd.Stdout = writer
+	p = launchCommand(t, name, cmd)
+	p.plain = true
+	writer.Close()
+	return p, reader
+}
+
+// openStuckOffice starts a server whose log nobody reads, and waits until it answers.
+func openStuckOffice(t *testing.T) (o *office, reader *os.File) {
+	t.Helper()
+	o = &office{dir: t.TempDir(), port: freePort(t)}
+	o.process, reader = launchStuck(t, o.dir, "server", "-mode=server", "-server.host=127.0.0.1",
+		"-server.port="+strconv.Itoa(o.port))
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		conn, err := net.Dial("tcp", o.address())
+		if err == nil {
+			conn.Close()
+			return o, reader
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("a server whose log nobody reads: %v, want it to listen", err)
+		}
+	}
+}
+
+// wantTold wants standard error to say once that the log is not written.
+func (p *process) wantTold() {
+	p.t.Helper()
+	wantOneLine(p.t, "standard error", p.errs.String(), "tp0: standard output: ", "goes on without its log")
+}
+
+// TestE2ELogThatNobodyReads: a server goes on, counts the lines that it drops, and says so where
+// they are missing once somebody reads again.
+func TestE2ELogThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	o, reader := openStuckOffice(t)
+	w := o.dial(t)
+	sent := 0
+	send := func(n int) {
+		for range n {
+			w.send(wireBatch(wireBet(1, "Ana", "Paz", "1", "2000-01-01", sent%1000)))
+			w.wantAck(0, "")
+			sent++
+		}
+	}
+	for deadline := time.Now().Add(patience); o.errs.String() == ""; {
+		send(10)
+		if time.Now().After(deadline) {
+			t.Fatal("nothing on standard error, want it to say that the log is not written")
+		}
+	}
+	send(1500)
+	read := make(chan string)
+	go func() {
+		text, _ := io.ReadAll(reader)
+		read <- strings.TrimLeft(string(text), "#")
+	}()
+	send(1)
+	o.signal(syscall.SIGTERM)
+	o.wantExit(exitDone)
+	text := <-read
+	o.wantTold()
+	if !strings.HasSuffix(text, "action: shutdown | result: success\n") {
+		t.Errorf("got %q at the end of the log, want shutdown", tail(text))
+	}
+	said, missing := 0, 0
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		checkLogLine(t, line)
+		switch {
+		case strings.Contains(line, "action: apuesta_recibida | result: success"):
+			said++
+		case strings.Contains(line, "action: log | result: fail"):
+			missing += numberIn(t, line, "lines")
+		}
+	}
+	if missing == 0 || said+missing != sent {
+		t.Errorf("got %d lines of batches, and that %d are missing; want some missing, and %d in all", said, missing, sent)
+	}
+	if got := strings.Count(o.stored(t), "\n"); got != sent {
+		t.Errorf("bets.csv: got %d rows, want %d", got, sent)
+	}
+}
+
+// TestE2ELogThatIsGone: nobody will ever read what a server or a client says, and they work on.
+func TestE2ELogThatIsGone(t *testing.T) {
+	t.Parallel()
+	o, reader := openStuckOffice(t)
+	reader.Close()
+	dir, l := clientDir(t, 400)
+	c, clientLog := launchStuck(t, dir, "client", "-mode=client", "-id=1", "-data.file=agency-1.csv",
+		"-server.address="+o.address(), "-batch.maxAmount=2")
+	clientLog.Close()
+	c.wantExit(exitDone)
+	c.wantTold()
+	o.stop()
+	o.wantTold()
+	wantRows(t, o.stored(t), l)
+}
+
+// TestE2EClientLogThatNobodyReads has more lines than a client keeps for a reader that may come back.
+func TestE2EClientLogThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	o := openOffice(t)
+	dir, l := clientDir(t, 2500)
+	c, _ := launchStuck(t, dir, "client", "-mode=client", "-id=1", "-data.file=agency-1.csv",
+		"-server.address="+o.address(), "-batch.maxAmount=1")
+	c.wantExit(exitDone)
+	c.wantTold()
+	o.stop()
+	wantRows(t, o.stored(t), l)
+}
+
+// TestE2ESecondSignalAndNobodyReads: the second signal ends the program whatever the log does.
+func TestE2ESecondSignalAndNobodyReads(t *testing.T) {
+	t.Parallel()
+	o, _ := openStuckOffice(t)
+	w := o.dial(t)
+	w.send(append(wireBatch(), 3, 0, 1, 1)) // the server waits for the rest of a message
+	w.wantAck(0, "")
+	for ended := false; !ended; {
+		o.Cmd.Process.Signal(syscall.SIGTERM) // two of them at once may be seen as one
+		select {
+		case <-o.Done:
+			ended = true
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	o.wantExit(exitFailed)
+	if errs := o.errs.String(); strings.Count(errs, "\n") > 1 {
+		t.Errorf("got %q on standard error, want a line at most", errs)
+	}
+}
+
+// TestE2EStopBeginsNoMessage stops a server whose clients go on sending for as long as they are
+// answered: it answers what it has taken and what has begun to come, and nothing else.
+func TestE2EStopBeginsNoMessage(t *testing.T) {
+	t.Parallel()
+	const clients = 4
+	for _, window := range []int{1, 8, 32} {
+		t.Run(fmt.Sprintf("window %d", window), func(t *testing.T) {
+			t.Parallel()
+			o := openOffice(t)
+			warm := make(chan error, clients)
+			for range clients {
+				go func() {
+					conn, err := net.Dial("tcp", o.address())
+					if err != nil {
+						warm <- err
+						return
+					}
+					defer conn.Close()
+					batch, ack := wireBatch(wireBet(1, "Ana", "Paz", "1", "2000-01-01", 1)), make([]byte, 4)
+					for range window {
+						_, err = conn.Write(batch)
+					}
+					for n := 0; err == nil; n++ {
+						if n == 100 {
+							warm <- nil
+						}
+						if _, err = io.ReadFull(conn, ack); err == nil {
+							_, err = conn.Write(batch)
+						}
+					}
+				}()
+			}
+			for range clients {
+				if err := <-warm; err != nil {
+					t.Fatal(err)
+				}
+			}
+			o.signal(syscall.SIGTERM)
+			o.wantShutdown(syscall.SIGTERM, "close_listener", "close_connection", "close_store")
+			_, after, _ := strings.Cut(o.out.String(), "action: close_listener")
+			if got, want := strings.Count(after, "action: apuesta_recibida"), clients*(window+2); got > want {
+				t.Errorf("got %d messages answered after the listener was closed, want %d at most", got, want)
+			}
+		})
+	}
+}
