@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -157,52 +156,5 @@ func TestE2ESecondSignalAndNobodyReads(t *testing.T) {
 	o.wantExit(exitFailed)
 	if errs := o.errs.String(); strings.Count(errs, "\n") > 1 {
 		t.Errorf("got %q on standard error, want a line at most", errs)
-	}
-}
-
-// TestE2EStopBeginsNoMessage stops a server whose clients go on sending for as long as they are
-// answered: it answers what it has taken and what has begun to come, and nothing else.
-func TestE2EStopBeginsNoMessage(t *testing.T) {
-	t.Parallel()
-	const clients = 4
-	for _, window := range []int{1, 8, 32} {
-		t.Run(fmt.Sprintf("window %d", window), func(t *testing.T) {
-			t.Parallel()
-			o := openOffice(t)
-			warm := make(chan error, clients)
-			for range clients {
-				go func() {
-					conn, err := net.Dial("tcp", o.address())
-					if err != nil {
-						warm <- err
-						return
-					}
-					defer conn.Close()
-					batch, ack := wireBatch(wireBet(1, "Ana", "Paz", "1", "2000-01-01", 1)), make([]byte, 4)
-					for range window {
-						_, err = conn.Write(batch)
-					}
-					for n := 0; err == nil; n++ {
-						if n == 100 {
-							warm <- nil
-						}
-						if _, err = io.ReadFull(conn, ack); err == nil {
-							_, err = conn.Write(batch)
-						}
-					}
-				}()
-			}
-			for range clients {
-				if err := <-warm; err != nil {
-					t.Fatal(err)
-				}
-			}
-			o.signal(syscall.SIGTERM)
-			o.wantShutdown(syscall.SIGTERM, "close_listener", "close_connection", "close_store")
-			_, after, _ := strings.Cut(o.out.String(), "action: close_listener")
-			if got, want := strings.Count(after, "action: apuesta_recibida"), clients*(window+2); got > want {
-				t.Errorf("got %d messages answered after the listener was closed, want %d at most", got, want)
-			}
-		})
 	}
 }

@@ -292,3 +292,65 @@ func TestE2ENothingOnStandardError(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestE2EStopBeginsNoMessage stops a server whose clients go on sending, some as fast as they can,
+// some for as long as they are answered. It answers what it has taken and what has begun to come,
+// and nothing else.
+func TestE2EStopBeginsNoMessage(t *testing.T) {
+	t.Parallel()
+	const clients, batches = 4, 100
+	batch := wireBatch(wireBet(1, "Ana", "Paz", "12", "2000-01-01", 1)) // of a length that fills no buffer
+	for _, tt := range []struct {
+		name           string
+		first, another int // batches that a client sends at once, at the start and for each answer
+		owed           int // answers that a client may be owed
+	}{
+		{"window 1", 1, 1, 1}, {"window 32", 32, 1, 32},
+		{"no end", 100_000, 100, 128 << 10 / 100}, // 128 KiB of answers, each of which takes more than 100 bytes
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			o := openOffice(t)
+			warm := make(chan error, 2*clients)
+			var running sync.WaitGroup
+			for range clients {
+				w := o.dial(t)
+				beside(&running, func() {
+					for range tt.first / batches {
+						w.Write(bytes.Repeat(batch, batches))
+					}
+					w.Write(bytes.Repeat(batch, tt.first%batches))
+				})
+				beside(&running, func() {
+					defer w.Close()
+					ack, more := make([]byte, 4), bytes.Repeat(batch, tt.another)
+					for n := 0; ; n++ {
+						if n == 100 {
+							warm <- nil
+						}
+						_, err := io.ReadFull(w, ack)
+						if err == nil {
+							_, err = w.Write(more)
+						}
+						if err != nil {
+							warm <- err
+							return
+						}
+					}
+				})
+			}
+			for range clients {
+				if err := <-warm; err != nil {
+					t.Fatal(err)
+				}
+			}
+			o.signal(syscall.SIGTERM)
+			o.wantShutdown(syscall.SIGTERM, "close_listener", "close_connection", "close_store")
+			running.Wait()
+			_, after, _ := strings.Cut(o.out.String(), "action: close_listener")
+			if got, want := strings.Count(after, "action: apuesta_recibida"), clients*(tt.owed+2); got > want {
+				t.Errorf("got %d messages answered after the listener was closed, want %d at most", got, want)
+			}
+		})
+	}
+}
