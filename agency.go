@@ -31,40 +31,33 @@ func openAgencyFile(cfg *config, log *slog.Logger) (*agencyFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agency file: %w: set data.file", err)
 	}
-	a := newAgencyFile(cfg, log, file)
-	info, err := file.Stat()
-	if err == nil {
-		a.size = info.Size()
-		err = lockFile(file)
-	}
-	if err != nil {
-		err = fmt.Errorf("agency file: %s: %w", cfg.dataFile, err)
-	} else if sameFile(info, cfg.dataRejects) {
-		err = fmt.Errorf("data.rejects (%s) and data.file (%s) are one file: give the rejects their own",
-			cfg.dataRejects, cfg.dataFile)
-	} else {
-		err = a.rejects.read()
-	}
-	if err != nil {
+	agency := uint8(cfg.id)
+	a := &agencyFile{path: cfg.dataFile, source: cfg.dataSource, file: file,
+		batcher: newBatcher(file, agency, cfg.batchMaxAmount), again: spanReader{file: file, agency: agency},
+		rejects: rejects{path: cfg.dataRejects, log: log}, rule: rule{agency: agency, maxNumber: uint16(cfg.maxNumber)}}
+	a.settled = a.batcher.at
+	if err := a.claim(); err != nil {
 		file.Close()
 		return nil, err
 	}
 	return a, nil
 }
 
-// newAgencyFile returns an agency file that nothing is known of, not even its size.
-func newAgencyFile(cfg *config, log *slog.Logger, file *os.File) *agencyFile {
-	agency := uint8(cfg.id)
-	b := newBatcher(file, agency, cfg.batchMaxAmount)
-	return &agencyFile{path: cfg.dataFile, source: cfg.dataSource, file: file, batcher: b, settled: b.at,
-		again: spanReader{file: file, agency: agency}, rejects: rejects{path: cfg.dataRejects, log: log},
-		rule: rule{agency: agency, maxNumber: uint16(cfg.maxNumber)}}
-}
-
-// sameFile reports whether path is the file of info, under whatever name.
-func sameFile(info os.FileInfo, path string) bool {
-	other, err := os.Stat(path)
-	return err == nil && os.SameFile(info, other)
+// claim takes the file for this process alone, and reads the rejects of earlier runs.
+func (a *agencyFile) claim() error {
+	info, err := a.file.Stat()
+	if err == nil {
+		err = lockFile(a.file)
+	}
+	if err != nil {
+		return fmt.Errorf("agency file: %s: %w", a.path, err)
+	}
+	a.size = info.Size()
+	if other, _ := os.Stat(a.rejects.path); os.SameFile(info, other) {
+		return fmt.Errorf("data.rejects (%s) and data.file (%s) are one file: give the rejects their own",
+			a.rejects.path, a.path)
+	}
+	return a.rejects.read()
 }
 
 // resume goes to where the server stands. owed are the batches that were sent

@@ -97,7 +97,7 @@ func TestResumeRejects(t *testing.T) {
 				if seed%2 == 0 {
 					next, _ = openTestAgency(t, text, path)
 				}
-				first.rejects.close()
+				closeRejects(&first.rejects)
 				first.rejects.file = nil
 				if err := next.resume(context.Background(), at, nil); err != nil {
 					t.Fatal(err)

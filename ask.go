@@ -137,22 +137,18 @@ func appendDocuments(dst, m []byte, count int) (line []byte, size int, err error
 		if size+2 > len(m) {
 			return dst, 0, errShort
 		}
-		length := int(binary.BigEndian.Uint16(m[size:]))
-		if length < 1 || length > maxDocument {
-			return dst, 0, protocolErrorf("a winner's document has %d bytes: it is 1 to %d digits", length, maxDocument)
-		}
-		if size+2+length > len(m) {
+		start := size + 2
+		size = start + int(binary.BigEndian.Uint16(m[size:]))
+		if size > len(m) && size <= start+maxDocument {
 			return dst, 0, errShort
 		}
-		document := m[size+2 : size+2+length]
-		if !isDocument(document) {
-			return dst, 0, protocolErrorf("a winner whose document is %q: it is 1 to %d digits", document, maxDocument)
+		if size > len(m) || !isDocument(m[start:size]) {
+			return dst, 0, protocolErrorf("a winner's document is not 1 to %d digits", maxDocument)
 		}
 		if i > 0 {
 			dst = append(dst, ' ')
 		}
-		dst = append(dst, document...)
-		size += 2 + length
+		dst = append(dst, m[start:size]...)
 	}
 	return dst, size, nil
 }

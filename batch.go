@@ -37,19 +37,14 @@ type span struct {
 // newBatcher returns a batcher at the start of file, which stays the caller's to
 // close. agency goes into every BET.
 func newBatcher(file io.ReaderAt, agency uint8, maxAmount int) *batcher {
-	b := &batcher{file: file, agency: agency, maxAmount: maxAmount, reader: newReader(fileFrom(file, 0))}
-	b.at = span{line: 1, endLine: 1, index: -1}
+	b := &batcher{file: file, agency: agency, maxAmount: maxAmount, reader: newReader(nil)}
+	b.goOn(span{line: 1, endLine: 1, index: -1})
 	return b
-}
-
-// fileFrom reads a file from offset to its end.
-func fileFrom(file io.ReaderAt, offset int64) io.Reader {
-	return io.NewSectionReader(file, offset, 1<<62)
 }
 
 // goOn makes the next batch the one behind s.
 func (b *batcher) goOn(s span) {
-	b.reader.reset(fileFrom(b.file, s.end), s.end, s.endLine)
+	b.reader.reset(io.NewSectionReader(b.file, s.end, 1<<62), s.end, s.endLine)
 	b.held, b.at = false, s
 }
 

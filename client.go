@@ -19,7 +19,6 @@ type client struct {
 	bar   *progress
 	file  *agencyFile
 	retry *retry
-	began time.Time
 
 	window    *window // of the session, or of the one before until it has resumed
 	start     uint64  // bets that the server had decided on when this run began
@@ -35,6 +34,7 @@ func runClient(ctx context.Context, cfg *config, log *slog.Logger, out *lineWrit
 	// A client has little to do at the same time: on one processor its goroutines
 	// hand over without waking threads. Measured, 0.8 of the CPU time.
 	runtime.GOMAXPROCS(1)
+	began := time.Now()
 	cfg.logTo(log)
 	retry, err := newRetry(cfg, log)
 	if err != nil {
@@ -44,7 +44,7 @@ func runClient(ctx context.Context, cfg *config, log *slog.Logger, out *lineWrit
 	if err != nil {
 		return err
 	}
-	c := &client{cfg: cfg, log: log, file: file, retry: retry, began: time.Now(), window: newWindow(1)}
+	c := &client{cfg: cfg, log: log, file: file, retry: retry, window: newWindow(1)}
 	c.bar = newProgress(os.Stderr, file.size)
 	if isTerminal(os.Stdout) { // the log then steps around the bar
 		out.share(c.bar)
@@ -54,7 +54,9 @@ func runClient(ctx context.Context, cfg *config, log *slog.Logger, out *lineWrit
 	err = c.run(running)
 	stop()
 	if err == nil {
-		c.summary()
+		log.Info(actLoopFinished, success, "client_id", cfg.id, "enviadas", file.settled.after.Records-c.start,
+			"rechazadas", file.rejects.count, "reanudadas", c.start, "tiempo",
+			time.Since(began).Round(time.Millisecond))
 	}
 	c.bar.finish()
 	c.close(errors.Is(err, errStopped))
@@ -70,18 +72,8 @@ func (c *client) close(stopped bool) {
 	}
 	say(actCloseFile, c.cfg.dataFile, c.file.file.Close())
 	if c.file.rejects.file != nil {
-		say(actCloseRejects, c.cfg.dataRejects, c.file.rejects.close())
+		say(actCloseRejects, c.cfg.dataRejects, c.file.rejects.file.Close())
 	}
-}
-
-// sent is how many bets were decided on in this run.
-func (c *client) sent() uint64 { return c.file.settled.after.Records - c.start }
-
-// summary says what was done.
-func (c *client) summary() {
-	c.log.Info(actLoopFinished, success, "client_id", c.cfg.id, "enviadas", c.sent(),
-		"rechazadas", c.file.rejects.count,
-		"reanudadas", c.start, "tiempo", time.Since(c.began).Round(time.Millisecond))
 }
 
 // run goes through as many sessions as it takes.

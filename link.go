@@ -47,17 +47,11 @@ type link struct {
 	release    func() bool // ends the wait for a signal
 }
 
-// openLink connects to a server within timeout.
-func openLink(ctx context.Context, dial dialer, address string, timeout, idle time.Duration) (*link, error) {
-	dialing, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	conn, err := dial(dialing, address)
-	if err != nil {
-		return nil, err
-	}
+// newLink returns the link over conn.
+func newLink(ctx context.Context, conn net.Conn, address string, idle time.Duration) *link {
 	l := &link{conn: conn, address: address, idle: idle, in: framer{src: conn, buf: make([]byte, maxReply)}}
 	l.release = context.AfterFunc(ctx, func() { time.AfterFunc(stopTime, func() { conn.Close() }) })
-	return l, nil
+	return l
 }
 
 // close closes the connection. It may be closed already, to end a wait.
@@ -170,7 +164,13 @@ func newRetry(cfg *config, log *slog.Logger) (*retry, error) {
 
 // connect connects to the server.
 func (r *retry) connect(ctx context.Context) (*link, error) {
-	return openLink(ctx, r.dial, r.address, r.dialTimeout(), r.idle)
+	dialing, cancel := context.WithTimeout(ctx, r.dialTimeout())
+	defer cancel()
+	conn, err := r.dial(dialing, r.address)
+	if err != nil {
+		return nil, err
+	}
+	return newLink(ctx, conn, r.address, r.idle), nil
 }
 
 // dialTimeout is how long an attempt to connect may take: what is left of

@@ -14,25 +14,18 @@ import (
 // pipeLink returns a link whose server is a function.
 func pipeLink(t *testing.T, ctx context.Context, idle time.Duration, serve func(conn net.Conn)) *link {
 	t.Helper()
-	dial := func(context.Context, string) (net.Conn, error) {
-		ours, theirs := net.Pipe()
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			defer theirs.Close()
-			serve(theirs)
-		}()
-		t.Cleanup(func() {
-			ours.Close()
-			<-done
-		})
-		return ours, nil
-	}
-	l, err := openLink(ctx, dial, "test:1", time.Second, idle)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
+	ours, theirs := net.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer theirs.Close()
+		serve(theirs)
+	}()
+	t.Cleanup(func() {
+		ours.Close()
+		<-done
+	})
+	return newLink(ctx, ours, "test:1", idle)
 }
 
 // TestLinkSlowAnswer: a message that comes a byte at a time, each well in time,

@@ -235,11 +235,3 @@ func (r *rejects) create() (err error) {
 	}
 	return nil
 }
-
-// close closes the file if there is one.
-func (r *rejects) close() error {
-	if r.file == nil {
-		return nil
-	}
-	return r.file.Close()
-}

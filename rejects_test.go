@@ -42,6 +42,14 @@ func newTestRejects(path string) (*rejects, *bytes.Buffer) {
 	return &rejects{path: path, log: newLogger(&out, 0)}, &out
 }
 
+// closeRejects closes the file if there is one.
+func closeRejects(r *rejects) error {
+	if r.file == nil {
+		return nil
+	}
+	return r.file.Close()
+}
+
 // rejectAll adds what is malformed in a file, and each odd bet, counting from 1, with a reason
 // that needs quotes.
 func rejectAll(t *testing.T, r *rejects, data string) {
@@ -56,7 +64,7 @@ func rejectAll(t *testing.T, r *rejects, data string) {
 		}
 		return true
 	})
-	if err = errors.Join(err, r.flush(), r.close()); err != nil {
+	if err = errors.Join(err, r.flush(), closeRejects(r)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -83,7 +91,7 @@ func wantFile(t *testing.T, path, want string) {
 func TestRejectsRows(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rejected.csv")
 	r, out := newTestRejects(path)
-	if err := errors.Join(r.flush(), r.close()); err != nil {
+	if err := errors.Join(r.flush(), closeRejects(r)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
@@ -263,7 +271,7 @@ func TestRejectsShared(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.add(&record{line: 1, text: []byte("x")}, "record longer than 65536 bytes")
-	if err := errors.Join(r.flush(), r.close()); err != nil {
+	if err := errors.Join(r.flush(), closeRejects(r)); err != nil {
 		t.Fatal(err)
 	}
 	wantFile(t, path, torn+other+"1,record longer than 65536 bytes,x\r\n")
@@ -275,7 +283,7 @@ func TestRejectsHarmless(t *testing.T) {
 	r, _ := newTestRejects(path)
 	r.add(&record{line: 1, text: []byte("x")}, "a\x1b[2J\r\nb")
 	r.add(&record{line: 2, text: []byte("y")}, strings.Repeat("z", 70_000))
-	if err := errors.Join(r.flush(), r.close()); err != nil {
+	if err := errors.Join(r.flush(), closeRejects(r)); err != nil {
 		t.Fatal(err)
 	}
 	wantFile(t, path, `1,a\x1b[2J\x0d\x0ab,x`+"\r\n2,"+strings.Repeat("z", maxReason)+",y\r\n")
