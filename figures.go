@@ -128,7 +128,7 @@ type drawFigures struct {
 	Finished int       `json:"finished"`
 	Done     bool      `json:"done"`
 	Time     time.Time `json:"time,omitzero"` // zero also where it took place before the program started
-	Awaited  []uint8   `json:"waiting_for"`
+	Awaited  []int     `json:"waiting_for"`
 	Winners  int       `json:"winners"`
 	Seal     string    `json:"sha256,omitempty"`
 }
@@ -330,7 +330,7 @@ func (w *watch) agencyFigures(r *report, open *openOffice, facts *storeFacts, ca
 		}
 		a.State = a.state(r.Time, r.Draw.Expected > 0)
 		if a.Expected && !a.Finished && r.Draw.Expected > 0 {
-			r.Draw.Awaited = append(r.Draw.Awaited, agency)
+			r.Draw.Awaited = append(r.Draw.Awaited, i)
 		}
 		if a.Expected || a.Finished || a.Files > 0 || !a.Since.IsZero() {
 			r.Agencies = append(r.Agencies, a)
@@ -361,17 +361,16 @@ func (w *watch) betFigures(a *agencyFigures, now time.Time, stored agencyFacts) 
 	}
 }
 
-// state says how the agency does.
+// state says how the agency does. A client without HELLO comes with a new connection for each batch,
+// so a short absence is none.
 func (a *agencyFigures) state(now time.Time, draw bool) agencyState {
-	switch {
-	case a.Connected > 0 || now.Sub(a.Since) < gapTime:
-		// A client without HELLO comes with a new connection for each batch.
-		if now.Sub(a.Last) < gapTime {
-			return agencySending
-		}
-		return agencyConnected
-	case a.Finished, !draw && !a.Verified.IsZero():
+	switch here := a.Connected > 0; {
+	case !here && (a.Finished || !draw && !a.Verified.IsZero()):
 		return agencyDone
+	case now.Sub(a.Last) < gapTime:
+		return agencySending
+	case here || now.Sub(a.Since) < gapTime:
+		return agencyConnected
 	case a.Since.IsZero() && a.Files == 0:
 		return agencyAwaited
 	case draw || a.Source != "":

@@ -160,6 +160,7 @@ func TestMetricsValues(t *testing.T) {
 	visits := f.evening()
 	visits[3].end(endClient)
 	f.counts.callers[4].since = time.Now().Add(-time.Hour)
+	f.counts.agencies[4].last.Store(time.Now().Add(-time.Hour).UnixNano())
 	f.counts.written.Add(4096)
 	f.counts.syncs.Add(2)
 	_, text, _ := get(t, "http://"+at+"/metrics")

@@ -94,7 +94,7 @@ func TestTexts(t *testing.T) {
 		{shortText(0.00002), "under 0.1 ms"}, {shortText(0.0012), "1.2 ms"}, {shortText(0.15), "150 ms"}, {shortText(2.5), "2.5 s"},
 		{longText(45), "45 s"}, {longText(600), "10 min"}, {longText(6 * 3600), "6 h"}, {longText(80 * 3600), "3 days"}, {longText(1e9), "years"},
 		{timeText(now, now.Add(-time.Hour)), "21:00:00"}, {timeText(now, now.Add(-23*time.Hour)), "2026-11-26 23:00"},
-		{agencyList([]uint8{1, 2}), "1, 2"}, {agencyList(make([]uint8, 14)), "0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, and 2 more"},
+		{agencyList([]int{1, 2}), "1, 2"}, {agencyList(make([]int, 14)), "0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, and 2 more"},
 	} {
 		if tt.got != tt.want {
 			t.Errorf("got %q, want %q", tt.got, tt.want)

@@ -85,6 +85,7 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 		return err
 	}
 	defer stopStatus()
+	began := time.Now()
 	disk, path, err := openDisk(cfg.storePath)
 	if err != nil {
 		return storeFolderError(cfg.storePath, err)
@@ -102,7 +103,7 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	if err != nil {
 		return storeFolderError(cfg.storePath, err)
 	}
-	counts.recoveredIn(time.Since(counts.began))
+	counts.recoveredIn(time.Since(began))
 	srv := newServer(cfg, st, counts, log)
 	listener, err := net.Listen("tcp", net.JoinHostPort(cfg.serverHost, fmt.Sprint(cfg.serverPort)))
 	if err != nil {

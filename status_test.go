@@ -251,6 +251,7 @@ func TestAgencyStates(t *testing.T) {
 	long := time.Now().Add(-time.Minute)
 	f.counts.callers[4].since, f.counts.callers[5].since = long, long
 	f.counts.agencies[2].last.Store(long.UnixNano())
+	f.counts.agencies[4].last.Store(long.UnixNano())
 	f.cfg.drawAgencies = 6
 	r := f.page.watch.report(time.Now())
 	got := ""

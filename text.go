@@ -70,14 +70,14 @@ func timeText(now, t time.Time) string {
 }
 
 // agencyList lists agencies, of many only the first.
-func agencyList(agencies []uint8) string {
+func agencyList(agencies []int) string {
 	var words []string
 	for i, agency := range agencies {
 		if i == 12 {
 			words = append(words, fmt.Sprintf("and %d more", len(agencies)-i))
 			break
 		}
-		words = append(words, strconv.Itoa(int(agency)))
+		words = append(words, strconv.Itoa(agency))
 	}
 	return strings.Join(words, ", ")
 }
