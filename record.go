@@ -215,7 +215,7 @@ func parseState(data []byte) (s state, version uint32, err error) {
 //
 //	u8 1: drawn, u32 winning number (0xffffffff: winners are not kept), 4 × u64 agencies that finished
 //	u32 sources, for each as in a record of version 1
-//	u16 agencies with winners, for each: u8 agency, u32 count, u32 bytes, then the documents
+//	winners
 func (s *state) parseFirst(d *decoder) {
 	drawn := d.u8()
 	s.draw.winner, s.draw.drawn = int(int32(d.u32())), noNumber
@@ -223,11 +223,7 @@ func (s *state) parseFirst(d *decoder) {
 		s.draw.drawn = s.draw.winner
 	}
 	s.parseSources(d, true)
-	for n := d.integer(2); n > 0 && !d.bad; n-- {
-		d.u8()
-		d.u32()
-		d.bytes(int(d.u32()))
-	}
+	d.data = nil // the winners: they are found in the bets file
 }
 
 // parseSources reads the snapshot's agencies that finished, and its sources.

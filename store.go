@@ -76,13 +76,16 @@ type health struct {
 	turns   uint64 // of the committer: it moves as long as this grows
 }
 
-// refuses returns why nothing is taken now.
-func (h *health) refuses() error {
+// refuses returns why nothing is taken now; ses is the session that asks, nil where it makes no
+// difference.
+func (h *health) refuses(ses *session) error {
 	switch {
 	case h.fatal != nil:
 		return errDead
 	case h.closing || h.trouble != nil:
 		return errUnavailable
+	case ses != nil && ses.fenced:
+		return errFenced
 	}
 	return nil
 }
@@ -96,7 +99,7 @@ func newStore(l *ledger, st state, interval time.Duration, log *slog.Logger) *st
 	s.drawing.finished, s.drawing.begun = st.draw.finished, st.draw.drawn != noNumber
 	if s.drawing.begun {
 		s.running.Add(1)
-		go s.findWinners()
+		go s.findWinners(s.state.length, s.state.crc, s.state.draw.drawn)
 	}
 	l.start(s, interval)
 	s.running.Add(1)
@@ -111,14 +114,11 @@ func (s *store) submit(ses *session, d *decision) (*group, error) {
 	defer s.mu.Unlock()
 	// A full group makes connections wait, and so, through the network, their clients: memory is
 	// bounded by two groups, however many there are.
-	for s.health.refuses() == nil && !ses.fenced && !s.groups.open.takesMore() {
+	for s.health.refuses(ses) == nil && !s.groups.open.takesMore() {
 		s.changed.Wait()
 	}
-	if err := s.health.refuses(); err != nil {
+	if err := s.health.refuses(ses); err != nil {
 		return nil, err
-	}
-	if ses.fenced {
-		return nil, errFenced
 	}
 	if s.drawing.begun && d.count > 0 {
 		return nil, errAfterDraw
@@ -148,11 +148,8 @@ func (s *store) join() *group {
 func (s *store) hello(ses *session, key sourceKey) (Resume, *group, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.health.refuses(); err != nil {
+	if err := s.health.refuses(ses); err != nil {
 		return Resume{}, nil, err
-	}
-	if ses.fenced {
-		return Resume{}, nil, errFenced
 	}
 	src := s.live[key]
 	if src == nil {
@@ -180,15 +177,7 @@ func (s *store) leave(ses *session) {
 	defer s.mu.Unlock()
 	if src := ses.src; src != nil && src.owner == ses {
 		src.owner = nil
-		s.drop(src)
-	}
-}
-
-// drop lets go of a sender whose connection is gone and that no group under way has a part in: the
-// state knows all of it. s.mu is held.
-func (s *store) drop(src *sender) {
-	if src.owner == nil && src.group == nil && s.live[src.key] == src {
-		delete(s.live, src.key)
+		s.part(src, nil)
 	}
 }
 
@@ -197,7 +186,7 @@ func (s *store) drop(src *sender) {
 func (s *store) finish(agency uint8) (*group, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.health.refuses(); err != nil {
+	if err := s.health.refuses(nil); err != nil {
 		return nil, err
 	}
 	if !s.drawing.finished.has(agency) {
@@ -243,7 +232,7 @@ func (s *store) winners(agency uint8) (count int, each func(yield func(document 
 func (s *store) available() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.health.refuses()
+	return s.health.refuses(nil)
 }
 
 // pulse returns what tells a supervisor whether the store is alive.
@@ -329,16 +318,19 @@ func (s *store) settleDone(g *group, sequence uint64) {
 	if g.drawn != noNumber {
 		s.log.Info(actSorteo, success)
 		s.running.Add(1)
-		go s.findWinners()
+		go s.findWinners(s.state.length, s.state.crc, s.state.draw.drawn)
 	}
 	g.end(nil)
 }
 
-// part ends src's part in g. s.mu is held.
+// part ends src's part in g. The store lets go of a sender whose connection is gone and that no group
+// under way has a part in: the state knows all of it. s.mu is held.
 func (s *store) part(src *sender, g *group) {
 	if src.group == g {
 		src.group = nil
-		s.drop(src)
+	}
+	if src.owner == nil && src.group == nil && s.live[src.key] == src {
+		delete(s.live, src.key)
 	}
 }
 
@@ -420,16 +412,13 @@ func (s *store) failed(err error) {
 // but not meanwhile.
 func (s *store) probe() {
 	s.mu.Unlock()
-	waited := s.pause(probeEvery)
-	var err error
-	if waited {
-		err = s.ledger.hasRoom(s.health.need)
-	}
+	s.pause(probeEvery)
+	err := s.ledger.hasRoom(s.health.need)
 	s.mu.Lock()
 	switch {
 	case isFatal(err):
 		s.die(err)
-	case waited && err == nil:
+	case err == nil:
 		s.health.trouble = nil
 		s.log.Info(actStore, success, "file", s.ledger.path, "reason", "there is room again: bets are taken")
 	}
@@ -437,23 +426,18 @@ func (s *store) probe() {
 
 // pause waits for d. It returns false if the store closes meanwhile.
 func (s *store) pause(d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 		return true
 	case <-s.ctx.Done():
 		return false
 	}
 }
 
-// findWinners surveys the bets file after the draw; from then on the winners are known. A bets file
+// findWinners surveys the bets file, which is final since the draw; then the winners are known. A bets file
 // that is not what was stored does not keep them from being told, but it is said.
-func (s *store) findWinners() {
+func (s *store) findWinners(length int64, crc uint32, number int) {
 	defer s.running.Done()
-	s.mu.Lock()
-	length, crc, number := s.state.length, s.state.crc, s.state.draw.drawn // final since the draw
-	s.mu.Unlock()
 	found, err := surveyBets(s.ctx, s.ledger.bets, length, number)
 	for ; err != nil; found, err = surveyBets(s.ctx, s.ledger.bets, length, number) {
 		if s.ctx.Err() == nil {
