@@ -1,11 +1,18 @@
 package main
 
+import (
+	"errors"
+	"fmt"
+)
+
+// What the store has in hand: groups and what is in them, and whether bets are taken.
+
 // groupMax is the size from which a group takes no more, in bytes. Two of them exist at a time.
 const groupMax = 512 << 10
 
-// A group is longest when it lacks a byte to be full and gets one more message, whose rows are at most
-// twice as long (quotes are doubled), and then what seal appends. This does not compile if a start
-// would take the record for a torn one.
+// A group is longest when it lacks a byte to be full and gets one more message, whose rows are
+// at most twice as long (quotes are doubled), and then what seal appends. This does not compile
+// if a start would take the record for a torn one.
 const _ = uint(walMaxRecord - (groupMax + 2*maxMessage + maxMark + 4 + 2 + 1 + 255 + 4))
 
 // A group is what one record of the log and one sync make durable: messages of any number of
@@ -91,11 +98,51 @@ type session struct {
 	fenced bool    // another session has taken the source over, or a group failed; guarded by the store's lock
 }
 
-// A decision is what a connection found about one BATCH or BET: which bets are good, and how far the
-// source gets with it.
+// A decision is what a connection found about one BATCH or BET: which bets are good, and how
+// far the source gets with it.
 type decision struct {
 	rows  []byte // of the good bets
 	count int    // of rows
 	total int    // bets, good or not
 	at    Resume // of the source; with HELLO only
+}
+
+// What a message may meet besides a reason to refuse its bets.
+var (
+	errUnavailable = errors.New("store: not taking bets now")               // try again later: ACK 5
+	errFenced      = errors.New("store: a newer connection has taken over") // close without an answer
+	errAfterDraw   = errors.New("store: the draw has taken place")          // refuse the bets
+	errDead        = errors.New("store: stopped by a failure of the disk")  // close without an answer
+	errSources     = fmt.Errorf("the agency has used up its %d sources",    // ACK 6
+		sourceShare)
+)
+
+// health says whether bets are taken.
+type health struct {
+	trouble error // why not, for now: the disk is full; nil: they are
+	need    int   // bytes of the group that met the trouble; read by the committer, which alone sets it
+	fatal   error // why nothing is answered any more
+	closing bool
+	turns   uint64 // of the committer: it moves as long as this grows
+}
+
+// refuses returns why nothing is taken now; ses is the session that asks, nil where it makes no
+// difference.
+func (h *health) refuses(ses *session) error {
+	switch {
+	case h.fatal != nil:
+		return errDead
+	case h.closing || h.trouble != nil:
+		return errUnavailable
+	case ses != nil && ses.fenced:
+		return errFenced
+	}
+	return nil
+}
+
+// work is what the committer has done since the start.
+type work struct {
+	took    histogram // by their commits; it has a lock of its own
+	commits uint64    // groups that are durable
+	batches uint64    // messages in them
 }

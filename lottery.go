@@ -5,10 +5,12 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"log/slog"
 	"math/bits"
 	"strconv"
 )
@@ -31,6 +33,13 @@ const (
 // due reports whether the draw takes place once finished is the set of agencies that have finished.
 func (d *draw) due(finished *agencySet) bool {
 	return d.agencies > 0 && d.drawn == noNumber && finished.count() >= d.agencies
+}
+
+// A drawing is the draw with what is not durable yet, and what is found out after it.
+type drawing struct {
+	finished agencySet // agencies, durably or in a group
+	begun    bool      // the draw has taken place, or a group with it is under way
+	found    *survey   // the winners; nil: they are not known
 }
 
 // An agencySet is a set of agencies.
@@ -60,8 +69,8 @@ type survey struct {
 	winners [256]winnerList   // by agency
 }
 
-// A winnerList says which bets of an agency have won: the documents of the first of them, as many as
-// keptWinners, and where the others are found.
+// A winnerList says which bets of an agency have won: the documents of the first of them, as
+// many as keptWinners, and where the others are found.
 type winnerList struct {
 	count int
 	kept  [][]byte
@@ -91,8 +100,8 @@ func surveyBets(ctx context.Context, bets io.ReaderAt, length int64, number int)
 	return v, cmp.Or(err, ctx.Err())
 }
 
-// eachRow calls row with each record of src, until it returns false. A file that was adopted may have
-// lines of any kind: fields is nil where a record cannot be split.
+// eachRow calls row with each record of src, until it returns false. A file that was adopted
+// may have lines of any kind: fields is nil where a record cannot be split.
 func eachRow(src io.Reader, row func(rec *record) bool) error {
 	for rows := newReader(src); ; {
 		rec, err := rows.next()
@@ -124,14 +133,20 @@ func (v *survey) add(rec *record) {
 	}
 }
 
-// damage says how the bytes differ from those of the CRC that was recorded.
-func (v *survey) damage(recorded uint32) string {
-	text := fmt.Sprintf("its first %d bytes are not those that were stored: their CRC-32C is %08x and was %08x",
-		v.length, v.crc, recorded)
-	if v.odd > 0 {
-		text += fmt.Sprintf("; the first line that is no bet is %d", v.odd)
+// report logs the seal of a bets file whose CRC was recorded, or how it differs from what was
+// stored.
+func (v *survey) report(log *slog.Logger, path string, recorded uint32) {
+	if v.crc == recorded {
+		log.Info(actSorteoSello, success, "apuestas", v.rows, "sha256", hex.EncodeToString(v.seal[:]))
+		return
 	}
-	return text
+	where := ""
+	if v.odd > 0 {
+		where = fmt.Sprintf("; the first line that is no bet is %d", v.odd)
+	}
+	log.Error(actSorteoSello, fail, "file", path, "reason", fmt.Sprintf("its first %d bytes are not those "+
+		"that were stored: their CRC-32C is %08x and was %08x%s", v.length, v.crc, recorded, where),
+		"todo", "compare it with a copy: a disk or a hand has changed it; the winners are those that it says now")
 }
 
 // won reports whether the bet in a row has won, and whose it is.

@@ -37,8 +37,8 @@ type drawRun struct {
 	number   int       // that was drawn
 }
 
-// documents returns how often the bets file has each document, and the winners of each agency as the
-// strings of a WINNERS.
+// documents returns how often the bets file has each document, and the winners of each agency
+// as the strings of a WINNERS.
 func documents(data []byte, number int) (stored map[string]int, winners map[string][]byte) {
 	stored, winners = map[string]int{}, map[string][]byte{}
 	rows, _ := csv.NewReader(bytes.NewReader(data)).ReadAll()
@@ -69,7 +69,8 @@ func packedWinners(s *store, agency uint8) (packed []byte, known bool) {
 	return packed, true
 }
 
-// start starts the store, with a crash to come at one of its next calls or never, and checks what it has.
+// start starts the store, with a crash to come at one of its next calls or never, and checks
+// what it has.
 func (r *drawRun) start() error {
 	left := r.rng.IntN(120)
 	rng := newRNG(r.rng.Uint64())
@@ -148,7 +149,8 @@ func (r *drawRun) hasDrawn() bool {
 	return r.s.state.draw.drawn != noNumber
 }
 
-// awaitWinners waits until the winners are known. It returns false if a crash keeps them from being found.
+// awaitWinners waits until the winners are known. It returns false if a crash keeps them from
+// being found.
 func (r *drawRun) awaitWinners() bool {
 	for {
 		select {
@@ -239,7 +241,8 @@ func (r *drawRun) live() error {
 	return r.check()
 }
 
-// runDraw is one interleaving: lives with crashes between them, until the draw has been and some lives after it.
+// runDraw is one interleaving: lives with crashes between them, until the draw has been and
+// some lives after it.
 func runDraw(seed uint64) error {
 	r := &drawRun{rng: newRNG(seed), d: newSimDisk(), options: testOptions()}
 	r.options.agencies, r.options.winner = 1+r.rng.IntN(20), drawNumber
@@ -272,7 +275,8 @@ func runDraw(seed uint64) error {
 	return nil
 }
 
-// TestDrawInterleavings is 1,000 stores with 1 to 20 agencies, each killed and cut before, in and after its draw.
+// TestDrawInterleavings is 1,000 stores with 1 to 20 agencies, each killed and cut before, in
+// and after its draw.
 func TestDrawInterleavings(t *testing.T) {
 	t.Parallel()
 	runDraws(t, 0, 1000)
@@ -303,7 +307,8 @@ func TestTortureDraws(t *testing.T) {
 	t.Logf("%d draws", draws)
 }
 
-// drawStore opens a store with those settings, which must have that many winners of agency 1; -1: no draw.
+// drawStore opens a store with those settings, which must have that many winners of agency 1;
+// -1: no draw.
 func drawStore(t *testing.T, d disk, agencies, winner, want int) *store {
 	t.Helper()
 	options := testOptions()
@@ -318,7 +323,8 @@ func drawStore(t *testing.T, d disk, agencies, winner, want int) *store {
 	return s
 }
 
-// TestDrawSettings changes draw.agencies and draw.winner between starts: before the draw they count, after it no more.
+// TestDrawSettings changes draw.agencies and draw.winner between starts: before the draw they
+// count, after it no more.
 func TestDrawSettings(t *testing.T) {
 	d := newSimDisk()
 	rows := "1,a,b,111,1999-01-01,7\r\n1,a,\"b,c\",222,1999-01-01,8\r\n1,a,b,333,1999-01-01,8\r\n2,a,b,444,1999-01-01,8\r\n" +
@@ -350,8 +356,9 @@ func TestDrawSettings(t *testing.T) {
 	}
 }
 
-// drawnStore returns what is left of a store that has drawn drawNumber over bets of two agencies: agency 1 has so many winners, each of its bets having
-// another document, with as many bets on other numbers between them, and agency 2 has one.
+// drawnStore returns what is left of a store that has drawn drawNumber over bets of two
+// agencies: agency 1 has so many winners, each of its bets having another document, with as
+// many bets on other numbers between them, and agency 2 has one.
 func drawnStore(t *testing.T, winners int) *simDisk {
 	t.Helper()
 	d := newSimDisk()
@@ -386,7 +393,8 @@ func drawnStore(t *testing.T, winners int) *simDisk {
 	return d.kill()
 }
 
-// TestManyWinners has more winners than are kept: all are told, in order, and the store holds no more of them than it says.
+// TestManyWinners has more winners than are kept: all are told, in order, and the store holds
+// no more of them than it says.
 func TestManyWinners(t *testing.T) {
 	for _, winners := range []int{0, 1, keptWinners, keptWinners + 1, 3*keptWinners + 5} {
 		d := drawnStore(t, winners)
@@ -421,8 +429,8 @@ func TestManyWinners(t *testing.T) {
 	}
 }
 
-// TestDrawSeal checks what is said of the bets file at the draw's survey: its seal if it is what was stored, what is wrong if it is not. Either way
-// the winners are told as it stands.
+// TestDrawSeal checks what is said of the bets file at the draw's survey: its seal if it is
+// what was stored, what is wrong if it is not. Either way the winners are told as it stands.
 func TestDrawSeal(t *testing.T) {
 	whole := drawnStore(t, 3)
 	data := whole.read(testPath)
@@ -463,7 +471,8 @@ func TestDrawSeal(t *testing.T) {
 	}
 }
 
-// TestDrawReadFails cannot read the bets file at the survey, for a while: the winners are known when it can.
+// TestDrawReadFails cannot read the bets file at the survey, for a while: the winners are known
+// when it can.
 func TestDrawUnreadable(t *testing.T) {
 	d := &faultDisk{disk: drawnStore(t, 3)}
 	d.setFault(func(c diskCall) *diskFault {
@@ -489,8 +498,9 @@ func TestDrawUnreadable(t *testing.T) {
 	}
 }
 
-// TestDrawAfterOtherNumbers has a life with another draw.winner, or none, in which no snapshot can be written: the winners are those of the number that
-// is drawn, whatever was in force when they were stored.
+// TestDrawAfterOtherNumbers has a life with another draw.winner, or none, in which no snapshot
+// can be written: the winners are those of the number that is drawn, whatever was in force when
+// they were stored.
 func TestDrawAfterOtherNumbers(t *testing.T) {
 	for _, between := range [][]int{{8}, {noNumber}, {8, 9}} {
 		d := newSimDisk()
@@ -542,8 +552,9 @@ func TestDrawAfterOtherNumbers(t *testing.T) {
 	}
 }
 
-// TestDrawMeetsFullDisk makes the draw when there is room: one that was due at the start, since draw.agencies is lower than it was, and one whose last
-// agency met the full disk and says again that it has finished, or whose others do.
+// TestDrawMeetsFullDisk makes the draw when there is room: one that was due at the start, since
+// draw.agencies is lower than it was, and one whose last agency met the full disk and says
+// again that it has finished, or whose others do.
 func TestDrawMeetsFullDisk(t *testing.T) {
 	options := testOptions()
 	options.winner = 7
@@ -590,7 +601,8 @@ func TestDrawMeetsFullDisk(t *testing.T) {
 	}
 }
 
-// TestStartStopped stops a start that has to read a bets file: it fails with the context's error, changes no row, and the next start goes on.
+// TestStartStopped stops a start that has to read a bets file: it fails with the context's
+// error, changes no row, and the next start goes on.
 func TestStartStopped(t *testing.T) {
 	stopped, stop := context.WithCancel(context.Background())
 	stop()
@@ -607,7 +619,8 @@ func TestStartStopped(t *testing.T) {
 	}
 }
 
-// TestDrawOnce lets many goroutines say that the last agency has finished: there is one draw, in one line of the log.
+// TestDrawOnce lets many goroutines say that the last agency has finished: there is one draw,
+// in one line of the log.
 func TestDrawOnce(t *testing.T) {
 	var log bytes.Buffer
 	options := testOptions()

@@ -15,13 +15,15 @@ import (
 	"time"
 )
 
-// The oracle of the store's tests, the same in all of them: answered ⊆ stored ⊆ submitted, nothing twice, each source's order, counts and CRCs equal to what was
-// submitted up to there, whole batches and whole groups.
+// The oracle of the store's tests, the same in all of them: answered ⊆ stored ⊆ submitted,
+// nothing twice, each source's order, counts and CRCs equal to what was submitted up to there,
+// whole batches and whole groups.
 
 const (
 	// testPath is the bets file of the tests' stores on a simDisk.
 	testPath = "bets.csv"
-	// testSegment is the size of the redo log's segments in most tests: 7 records of a page, so that segments are soon full and used again.
+	// testSegment is the size of the redo log's segments in most tests: 7 records of a page, so
+	// that segments are soon full and used again.
 	testSegment = 32 << 10
 	// testAnonymous is the agency of the bets that come without a HELLO.
 	testAnonymous = 200
@@ -48,7 +50,8 @@ func openTest(t testing.TB, d disk, options storeOptions) *store {
 // sourceOf returns the key of test source k.
 func sourceOf(k int) sourceKey { return sourceKey{uint8(k + 1), fmt.Sprintf("agency-%d.csv", k+1)} }
 
-// testBet returns bet i of an agency: always the same one, which no other is equal to. Each fifth is refused.
+// testBet returns bet i of an agency: always the same one, which no other is equal to. Each
+// fifth is refused.
 func testBet(agency uint8, i int) (b Bet, why refusal) {
 	b = Bet{agency, []byte("José"), []byte("Pérez, hijo"), strconv.AppendInt(nil, int64(i), 10), []byte("1999-12-31"), uint16(i % 9999)}
 	if i%5 == 4 {
@@ -58,7 +61,8 @@ func testBet(agency uint8, i int) (b Bet, why refusal) {
 	return b, why
 }
 
-// batchSize returns how many bets the batch has that starts with bet from of source k: so the batches are the same in every run.
+// batchSize returns how many bets the batch has that starts with bet from of source k: so the
+// batches are the same in every run.
 func batchSize(k, from int) int {
 	if (from+k)%4 == 0 {
 		return min(testBets-from, 130) // more than a page of rows
@@ -145,7 +149,8 @@ func (o *oracle) started(sync time.Duration) {
 	o.floorAnon = slices.Clone(o.answered)
 }
 
-// verify checks a store that has just been opened, whose bets file is data, and brings the oracle to where it stands.
+// verify checks a store that has just been opened, whose bets file is data, and brings the
+// oracle to where it stands.
 func (o *oracle) verify(s *store, data []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -229,7 +234,8 @@ func (src *oracleSource) verify(k int, at mark, rows []string) error {
 	return nil
 }
 
-// verifyAnonymous checks the bets that came without a HELLO: those that were answered, in their order, and perhaps some others that were submitted.
+// verifyAnonymous checks the bets that came without a HELLO: those that were answered, in their
+// order, and perhaps some others that were submitted.
 func (o *oracle) verifyAnonymous(rows []string) error {
 	answered, last := o.answered, -1
 	o.answered = nil
@@ -376,7 +382,8 @@ func (w *workload) settleTo(most int) error {
 	return nil
 }
 
-// run sends batches until steps are done or the store does not take them any more. It returns what ended it.
+// run sends batches until steps are done or the store does not take them any more. It returns
+// what ended it.
 func (w *workload) run(rng *rand.Rand, steps int) error {
 	w.ses = make([]*session, len(w.o.sources))
 	for k := range w.ses {
@@ -413,7 +420,8 @@ func (g *group) wait() error {
 // newRNG returns the random numbers of a seed.
 func newRNG(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 7)) }
 
-// refuse notes that all that is not answered has been refused: nothing of it may be stored, now or later.
+// refuse notes that all that is not answered has been refused: nothing of it may be stored, now
+// or later.
 func (o *oracle) refuse(s *store) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

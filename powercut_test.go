@@ -20,7 +20,8 @@ type cutState struct {
 	story string // them
 }
 
-// A cutter makes crashes at every moment of a store's life, and starts it again from what they leave.
+// A cutter makes crashes at every moment of a store's life, and starts it again from what they
+// leave.
 type cutter struct {
 	t       *testing.T
 	rng     *rand.Rand
@@ -56,7 +57,8 @@ func (c *cutter) run(states int) {
 	}
 }
 
-// live starts a store on a state, checks it, gives it work, and collects states that crashes at some moments of all that would leave.
+// live starts a store on a state, checks it, gives it work, and collects states that crashes at
+// some moments of all that would leave.
 func (c *cutter) live(state cutState) {
 	d, o := state.disk, state.o
 	options := c.options
@@ -137,9 +139,9 @@ func (c *cutter) live(state cutState) {
 	s.close()
 }
 
-// failWrite makes the n-th write from now on, to any file or to that one, and those that follow it, run
-// of them, fail for lack of room, with so many of their bytes in the file: crashes come while it is
-// taken back, and while it cannot be.
+// failWrite makes the n-th write from now on, to any file or to that one, and those that follow
+// it, run of them, fail for lack of room, with so many of their bytes in the file: crashes come
+// while it is taken back, and while it cannot be.
 func failWrite(name string, n, run, short int) func(diskCall) *diskFault {
 	return func(c diskCall) *diskFault {
 		if c.kind != "write" || n > 0 && name != "" && c.name != name {

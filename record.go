@@ -57,8 +57,8 @@ type sourceMark struct {
 	at  mark
 }
 
-// seal completes the record in buf, whose rows have been appended from redoRowsAt on, and fills r in
-// from it. The bets file has length bytes before it, of that crc.
+// seal completes the record in buf, whose rows have been appended from redoRowsAt on, and fills
+// r in from it. The bets file has length bytes before it, of that crc.
 func (r *redo) seal(buf []byte, length int64, crc uint32) []byte {
 	le := binary.LittleEndian
 	r.rows = buf[redoRowsAt:]
@@ -84,7 +84,8 @@ func appendMark(dst []byte, key sourceKey, at mark) []byte {
 	return binary.LittleEndian.AppendUint64(dst, at.stored)
 }
 
-// errPayload says that a payload or a snapshot does not have the form that its checksum vouches for.
+// errPayload says that a payload or a snapshot does not have the form that its checksum vouches
+// for.
 var errPayload = errors.New("state: not in the form of this version")
 
 // parseRedo reads a payload of a log of that version.
@@ -213,7 +214,7 @@ func parseState(data []byte) (s state, version uint32, err error) {
 
 // parseFirst reads the rest of a snapshot of version 1, behind bets:
 //
-//	u8 1: drawn, u32 winning number (0xffffffff: winners are not kept), 4 × u64 agencies that finished
+//	u8 1: drawn, u32 winning number (0xffffffff: none), 4 × u64 agencies that finished
 //	u32 sources, for each as in a record of version 1
 //	winners
 func (s *state) parseFirst(d *decoder) {

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// A form is a record or a snapshot as golden bytes: a line an item, hexadecimal, with what it is behind #.
+// A form is a record or a snapshot as golden bytes: a line an item, hexadecimal, with what it
+// is behind #.
 func form(t testing.TB, text string) []byte {
 	t.Helper()
 	var digits strings.Builder
@@ -169,7 +170,8 @@ func TestRedoShort(t *testing.T) {
 	}
 }
 
-// FuzzRedo parses any bytes: it never fails but with an error, what it takes can be applied, and there is one way alone to say it.
+// FuzzRedo parses any bytes: it never fails but with an error, what it takes can be applied,
+// and there is one way alone to say it.
 func FuzzRedo(f *testing.F) {
 	f.Add(uint32(2), sealedPayload())
 	f.Add(uint32(1), form(f, redoGoldenFirst))
@@ -193,7 +195,8 @@ func FuzzRedo(f *testing.F) {
 	})
 }
 
-// FuzzState parses any bytes with a checksum that is right: what it takes says the same when it is written and read again.
+// FuzzState parses any bytes with a checksum that is right: what it takes says the same when it
+// is written and read again.
 func FuzzState(f *testing.F) {
 	f.Add(form(f, stateGolden))
 	f.Add(form(f, stateGoldenFirst))

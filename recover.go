@@ -23,9 +23,9 @@ type storeOptions struct {
 	segment  int64         // bytes of a segment of the redo log; 0: walSegment. Small ones make tests small
 }
 
-// openStore recovers the store and starts to take bets. Each error is one line that names the file,
-// what is wrong, and what can be done. Once ctx is done it fails with ctx's error, and the files are
-// as after a crash.
+// openStore recovers the store and starts to take bets. Each error is one line that names the
+// file, what is wrong, and what can be done. Once ctx is done it fails with ctx's error, and
+// the files are as after a crash.
 func openStore(ctx context.Context, d disk, options storeOptions, log *slog.Logger) (*store, error) {
 	r, err := recoverStore(ctx, d, options, log)
 	if err != nil {
@@ -43,7 +43,8 @@ func forgetSource(ctx context.Context, d disk, options storeOptions, key sourceK
 	defer r.ledger.closeFiles()
 	at, known := r.state.sources[key.agency][key.name]
 	if !known {
-		return fmt.Errorf("forget: %s knows no source %q of agency %d: set id and data.source", options.path, key.name, key.agency)
+		return fmt.Errorf("forget: %s has no source %q of agency %d: set id and data.source",
+			options.path, key.name, key.agency)
 	}
 	// The snapshot covers the log: no record brings the source back.
 	delete(r.state.sources[key.agency], key.name)
@@ -184,7 +185,7 @@ func (r *recovery) adopt() error {
 
 // survey reads the bets file for what the state should say of it.
 func (r *recovery) survey() error {
-	r.log.Info(actAdopt, inProgress, "file", r.options.path, "bytes", r.state.length, "reason", "its bytes are not known yet")
+	r.log.Info(actAdopt, inProgress, "file", r.options.path, "bytes", r.state.length, "reason", "its CRC is unknown")
 	found, err := surveyBets(r.ctx, r.ledger.bets, r.state.length, noNumber)
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", r.options.path, err)
@@ -193,8 +194,8 @@ func (r *recovery) survey() error {
 	return nil
 }
 
-// replayLog opens the redo log and writes the rows of its records to where they belong, whether they
-// are there already or not.
+// replayLog opens the redo log and writes the rows of its records to where they belong, whether
+// they are there already or not.
 func (r *recovery) replayLog() (err error) {
 	path := r.options.path
 	r.ledger.wal, r.report, err = openWAL(r.ledger.disk, path, r.options.sync != syncAlways,
@@ -233,9 +234,9 @@ func (r *recovery) replay(version uint32, payload []byte) error {
 	return nil
 }
 
-// cutBets cuts what the bets file has behind the last record. Rows are written only after the sync of
-// their record: unless the log is relaxed they prove that an acknowledged record was there, and has
-// been damaged.
+// cutBets cuts what the bets file has behind the last record. Rows are written only after the
+// sync of their record: unless the log is relaxed they prove that an acknowledged record was
+// there, and has been damaged.
 func (r *recovery) cutBets() error {
 	path := r.options.path
 	if r.size > r.state.length {

@@ -18,7 +18,8 @@ import (
 // smallOptions are those of a store whose segments hold two records of a page.
 func smallOptions() storeOptions { return storeOptions{path: testPath, segment: 3 * walPage} }
 
-// smallStore makes a store with two batches in a checkpoint and three in the log, killed; the oracle holds it to all of them.
+// smallStore makes a store with two batches in a checkpoint and three in the log, killed; the
+// oracle holds it to all of them.
 func smallStore(t *testing.T) (*simDisk, *oracle) {
 	t.Helper()
 	d, o := newSimDisk(), newOracle(2)
@@ -50,7 +51,8 @@ func cutBack(t *testing.T, d *simDisk) {
 	d.put(testPath, d.read(testPath)[:s.length])
 }
 
-// startDamaged starts a store whose file was changed. It must have all that the oracle knows, or refuse and name a file of the store.
+// startDamaged starts a store whose file was changed. It must have all that the oracle knows,
+// or refuse and name a file of the store.
 func startDamaged(d *simDisk, o *oracle) (started bool, err error) {
 	before := d.read(testPath)
 	s, err := openStore(context.Background(), d, smallOptions(), quiet)
@@ -69,7 +71,8 @@ func startDamaged(d *simDisk, o *oracle) (started bool, err error) {
 	return true, err
 }
 
-// TestStoreFlips flips a bit of every byte of the log, of the snapshot, and of the log with the bets file cut back to the checkpoint.
+// TestStoreFlips flips a bit of every byte of the log, of the snapshot, and of the log with the
+// bets file cut back to the checkpoint.
 func TestStoreFlips(t *testing.T) {
 	t.Parallel()
 	d, o := smallStore(t)
@@ -102,10 +105,12 @@ func TestStoreFlips(t *testing.T) {
 	}
 }
 
-// inLastRecord tells whether byte i of a file of smallStore is in the last record: nothing but the bets file tells that it was answered.
+// inLastRecord tells whether byte i of a file of smallStore is in the last record: nothing but
+// the bets file tells that it was answered.
 func inLastRecord(name string, i int) bool { return name == ".wal.01" && i >= walPage }
 
-// skipZeros tells whether byte i lies among zeros that are like those around them: of those every 64th will do, but in the torture.
+// skipZeros tells whether byte i lies among zeros that are like those around them: of those
+// every 64th will do, but in the torture.
 func skipZeros(data []byte, i int) bool {
 	if i%64 == 0 || os.Getenv("TORTURE") != "" {
 		return false
@@ -275,10 +280,10 @@ func TestRecoverTwice(t *testing.T) {
 	}
 }
 
-// openFrozen opens a store that a version left behind: a snapshot of one batch; more, two agencies that
-// finished, and the draw in the log; and a bets file that has only the first row of those. want.csv
-// and the CRCs in the tests were computed by other means. The segment is kept without the zeros behind
-// its last record.
+// openFrozen opens a store that a version left behind: a snapshot of one batch; more, two
+// agencies that finished, and the draw in the log; and a bets file that has only the first row
+// of those. want.csv and the CRCs in the tests were computed by other means. The segment is
+// kept without the zeros behind its last record.
 func openFrozen(t *testing.T, version string) *store {
 	t.Helper()
 	from, dir := filepath.Join("testdata", "store", version), t.TempDir()

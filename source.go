@@ -36,8 +36,8 @@ type sources [256]map[string]mark
 // at returns how far a source got.
 func (s *sources) at(key sourceKey) mark { return s[key.agency][key.name] }
 
-// put notes how far a source got. A new one that finds its agency's share used up takes the place of
-// those that keep none.
+// put notes how far a source got. A new one that finds its agency's share used up takes the
+// place of those that keep none.
 func (s *sources) put(key sourceKey, at mark) {
 	names := s[key.agency]
 	if names == nil {

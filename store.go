@@ -3,19 +3,17 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/hex"
-	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 )
 
-// The store knows how far each source got, and puts what comes into groups. Its one writer is the
-// committer: while it writes and syncs a group, the next one fills, so that one sync serves all that
-// waits.
+// The store knows how far each source got, and puts what comes into groups. Its one writer is
+// the committer: while it writes and syncs a group, the next one fills, so that one sync serves
+// all that waits.
 //
-//	submit → group → ledger.commit: record to the redo log, sync, rows to the bets file → settle: state, answers
+//	submit → group → ledger.commit: record to the redo log, sync, rows to the bets file
+//	       → settle: state, answers
 //
 // Locks, in the order in which they may be taken: ledger.checkpointing, store.mu; and
 // ledger.writing, ledger.checkpointing. A connection's locks come before store.mu. Nobody waits for
@@ -28,16 +26,6 @@ const (
 	surveyEvery = time.Minute
 )
 
-// What a message may meet besides a reason to refuse its bets.
-var (
-	errUnavailable = errors.New("store: not taking bets now")               // try again later: ACK 5
-	errFenced      = errors.New("store: a newer connection has taken over") // close without an answer
-	errAfterDraw   = errors.New("store: the draw has taken place")          // refuse the bets
-	errDead        = errors.New("store: stopped by a failure of the disk")  // close without an answer
-	errSources     = fmt.Errorf("the agency has used up its %d sources",    // ACK 6
-		sourceShare)
-)
-
 // A store is open from newStore to close. Its methods may be called by many goroutines.
 type store struct {
 	log     *slog.Logger
@@ -45,7 +33,6 @@ type store struct {
 	dead    chan struct{}   // closed when the store has failed for good
 	drawn   chan struct{}   // closed when the draw has taken place and the winners are known
 	running sync.WaitGroup  // the committer, and the survey of the draw
-	took    histogram       // by commits
 	ctx     context.Context // done when the store closes
 	stop    context.CancelFunc
 
@@ -56,41 +43,11 @@ type store struct {
 	live    map[sourceKey]*sender
 	drawing drawing
 	health  health
-	commits uint64 // groups since the start
-	batches uint64 // messages in them
+	work
 }
 
-// A drawing is the draw with what is not durable yet, and what is found out after it.
-type drawing struct {
-	finished agencySet // agencies, durably or in a group
-	begun    bool      // the draw has taken place, or a group with it is under way
-	found    *survey   // the winners; nil: they are not known
-}
-
-// health says whether bets are taken.
-type health struct {
-	trouble error // why not, for now: the disk is full; nil: they are
-	need    int   // bytes of the group that met the trouble; read by the committer, which alone sets it
-	fatal   error // why nothing is answered any more
-	closing bool
-	turns   uint64 // of the committer: it moves as long as this grows
-}
-
-// refuses returns why nothing is taken now; ses is the session that asks, nil where it makes no
-// difference.
-func (h *health) refuses(ses *session) error {
-	switch {
-	case h.fatal != nil:
-		return errDead
-	case h.closing || h.trouble != nil:
-		return errUnavailable
-	case ses != nil && ses.fenced:
-		return errFenced
-	}
-	return nil
-}
-
-// newStore returns a store over a ledger that was recovered with its state, and starts to take bets.
+// newStore returns a store over a ledger that was recovered with its state, and starts to take
+// bets.
 func newStore(l *ledger, st state, interval time.Duration, log *slog.Logger) *store {
 	s := &store{log: log, ledger: l, state: st, dead: make(chan struct{}), drawn: make(chan struct{}),
 		live: map[sourceKey]*sender{}, groups: groups{open: newGroup(nil)}}
@@ -323,8 +280,8 @@ func (s *store) settleDone(g *group, sequence uint64) {
 	g.end(nil)
 }
 
-// part ends src's part in g. The store lets go of a sender whose connection is gone and that no group
-// under way has a part in: the state knows all of it. s.mu is held.
+// part ends src's part in g. The store lets go of a sender whose connection is gone and that no
+// group under way has a part in: the state knows all of it. s.mu is held.
 func (s *store) part(src *sender, g *group) {
 	if src.group == g {
 		src.group = nil
@@ -334,8 +291,8 @@ func (s *store) part(src *sender, g *group) {
 	}
 }
 
-// settleTrouble refuses g, and the open group with it: what follows a refused batch of a source must
-// not overtake it. s.mu is held.
+// settleTrouble refuses g, and the open group with it: what follows a refused batch of a source
+// must not overtake it. s.mu is held.
 func (s *store) settleTrouble(g *group, err error) {
 	s.inTrouble(err)
 	s.health.need = len(g.buf)
@@ -367,8 +324,8 @@ func (s *store) inTrouble(err error) {
 	s.health.trouble = err
 }
 
-// waitStuck waits a little before a commit that is stuck is taken back. Nobody gets an answer until it
-// is, and nothing is taken. It returns false if the store closes meanwhile.
+// waitStuck waits a little before a commit that is stuck is taken back. Nobody gets an answer
+// until it is, and nothing is taken. It returns false if the store closes meanwhile.
 func (s *store) waitStuck(err error) bool {
 	s.mu.Lock()
 	s.inTrouble(err)
@@ -408,8 +365,8 @@ func (s *store) failed(err error) {
 	s.die(err)
 }
 
-// probe waits a little and looks whether there is room again, for as much as was refused. s.mu is held,
-// but not meanwhile.
+// probe waits a little and looks whether there is room again, for as much as was refused. s.mu
+// is held, but not meanwhile.
 func (s *store) probe() {
 	s.mu.Unlock()
 	s.pause(probeEvery)
@@ -434,8 +391,8 @@ func (s *store) pause(d time.Duration) bool {
 	}
 }
 
-// findWinners surveys the bets file, which is final since the draw; then the winners are known. A bets file
-// that is not what was stored does not keep them from being told, but it is said.
+// findWinners surveys the bets file, which is final since the draw; then the winners are known.
+// A bets file that is not what was stored does not keep them from being told, but it is said.
 func (s *store) findWinners(length int64, crc uint32, number int) {
 	defer s.running.Done()
 	found, err := surveyBets(s.ctx, s.ledger.bets, length, number)
@@ -448,21 +405,16 @@ func (s *store) findWinners(length int64, crc uint32, number int) {
 			return
 		}
 	}
-	if found.crc == crc {
-		s.log.Info(actSorteoSello, success, "apuestas", found.rows, "sha256", hex.EncodeToString(found.seal[:]))
-	} else {
-		s.log.Error(actSorteoSello, fail, "file", s.ledger.path, "reason", found.damage(crc),
-			"todo", "compare it with a copy: a disk or a hand has changed it; the winners are those that it says now")
-	}
+	found.report(s.log, s.ledger.path, crc)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.drawing.found = found
 	close(s.drawn)
 }
 
-// close commits what is under way, writes a checkpoint and closes the files. Everything that was
-// submitted is answered for before it returns. It fails with the failure that ended the store, if one
-// did.
+// close commits what is under way, writes a checkpoint and closes the files. Everything that
+// was submitted is answered for before it returns. It fails with the failure that ended the
+// store, if one did.
 func (s *store) close() error {
 	s.mu.Lock()
 	s.health.closing = true
@@ -480,8 +432,8 @@ func (s *store) facts() storeFacts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return storeFacts{bets: s.state.bets, length: s.state.length, sources: s.state.sources.count(), segments: segments,
-		trouble: s.health.trouble, fatal: s.health.fatal, finished: s.state.draw.finished, drawn: s.state.draw.drawn != noNumber,
-		found: s.drawing.found, commits: &s.took}
+		trouble: s.health.trouble, fatal: s.health.fatal, finished: s.state.draw.finished,
+		drawn: s.state.draw.drawn != noNumber, found: s.drawing.found, commits: &s.took}
 }
 
 // agencyFacts returns what the store says of an agency, and of its source of that name.

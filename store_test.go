@@ -126,7 +126,8 @@ func TestManySubmitters(t *testing.T) {
 	}
 }
 
-// TestFencing checks that a newer HELLO takes a source over while a batch of the older one is under way.
+// TestFencing checks that a newer HELLO takes a source over while a batch of the older one is
+// under way.
 func TestFencing(t *testing.T) {
 	d, allow := &faultDisk{disk: newSimDisk()}, make(chan struct{})
 	s := openTest(t, d, testOptions())
@@ -165,8 +166,8 @@ func TestFencing(t *testing.T) {
 	}
 }
 
-// TestSourcesBound fills an agency's share. Only a source with a bet stored keeps its place: those of refused bets alone give theirs up; other agencies
-// notice nothing.
+// TestSourcesBound fills an agency's share. Only a source with a bet stored keeps its place:
+// those of refused bets alone give theirs up; other agencies notice nothing.
 func TestSourcesBound(t *testing.T) {
 	d := newSimDisk()
 	s := openTest(t, d, testOptions())
@@ -245,7 +246,8 @@ func TestForgetSource(t *testing.T) {
 	}
 }
 
-// TestLogBounded sends far more than the log holds: it never has more files than slots, and checkpoints give them back.
+// TestLogBounded sends far more than the log holds: it never has more files than slots, and
+// checkpoints give them back.
 func TestLogBounded(t *testing.T) {
 	d, o := newSimDisk(), newOracle(1)
 	s := openTest(t, d, testOptions())
@@ -301,10 +303,10 @@ type faultCase struct {
 	after bool // and all calls of the first one's kind and file from then on
 }
 
-// TestEveryCallFails lets each call of a short workload fail, alone and with those that follow it, in
-// each way. Either the batch is refused and nothing of it is stored, or the store is dead and says
-// nothing, or it says nothing until it knows; with a good disk it goes on from there, also if the
-// power is cut as well.
+// TestEveryCallFails lets each call of a short workload fail, alone and with those that follow
+// it, in each way. Either the batch is refused and nothing of it is stored, or the store is
+// dead and says nothing, or it says nothing until it knows; with a good disk it goes on from
+// there, also if the power is cut as well.
 func TestEveryCallFails(t *testing.T) {
 	for _, c := range []faultCase{
 		{syscall.EIO, 0, 1, false}, {syscall.ENOSPC, 100, 1, false}, {syscall.EDQUOT, 1 << 20, 1, false}, {syscall.EFBIG, 0, 1, true},
@@ -379,9 +381,9 @@ func failAt(t *testing.T, d *simDisk, n int, c faultCase) {
 	}
 }
 
-// faultyLife opens a store, sends batches past a checkpoint, and closes it. It returns what ended it,
-// if it was not a refusal; after one it sends again as soon as there is room, or ends if there will
-// be none.
+// faultyLife opens a store, sends batches past a checkpoint, and closes it. It returns what
+// ended it, if it was not a refusal; after one it sends again as soon as there is room, or ends
+// if there will be none.
 func faultyLife(d disk, o *oracle, noRoom bool) error {
 	s, err := openStore(context.Background(), d, testOptions(), quiet)
 	if err != nil {
@@ -409,7 +411,8 @@ func waitRoom(s *store) {
 	}
 }
 
-// TestRoomAgain fills the disk under a real file, and makes room: bets are refused, health fails, and intake goes on by itself.
+// TestRoomAgain fills the disk under a real file, and makes room: bets are refused, health
+// fails, and intake goes on by itself.
 func TestRoomAgain(t *testing.T) {
 	t.Parallel()
 	options := testOptions()
@@ -454,7 +457,8 @@ func TestRoomAgain(t *testing.T) {
 	}
 }
 
-// TestFailedSyncOfCheckpoint checks that it ends the store, that no answer leaves after it, and that it is not tried again.
+// TestFailedSyncOfCheckpoint checks that it ends the store, that no answer leaves after it, and
+// that it is not tried again.
 func TestFailedSyncOfCheckpoint(t *testing.T) {
 	d := &faultDisk{disk: newSimDisk()}
 	s := openTest(t, d, testOptions())

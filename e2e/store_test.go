@@ -77,8 +77,8 @@ func TestE2EDrawNumberChanges(t *testing.T) {
 	}
 }
 
-// TestE2EChangedByte changes a byte of bets.csv behind the server's back: the draw's survey says so,
-// and the server goes on.
+// TestE2EChangedByte changes a byte of bets.csv behind the server's back: the draw's survey
+// says so, and the server goes on.
 func TestE2EChangedByte(t *testing.T) {
 	t.Parallel()
 	o := openOffice(t, "-draw.agencies=1")
@@ -132,8 +132,8 @@ func TestE2EForget(t *testing.T) {
 	wantRows(t, o.stored(t), twice)
 }
 
-// TestE2EStopWhileAdopting stops a server that reads a large bets.csv of another program: it obeys at
-// once, and leaves it for the next start.
+// TestE2EStopWhileAdopting stops a server that reads a large bets.csv of another program: it
+// obeys at once, and leaves it for the next start.
 func TestE2EStopWhileAdopting(t *testing.T) {
 	t.Parallel()
 	o := &office{dir: t.TempDir(), port: freePort(t)}
