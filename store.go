@@ -20,10 +20,8 @@ import (
 // a disk or for the network with store.mu held.
 
 const (
-	// probeEvery is how often a store that had no room looks whether there is some now.
-	probeEvery = 500 * time.Millisecond
-	// surveyEvery is how often the survey of the draw is tried while the bets file cannot be read.
-	surveyEvery = time.Minute
+	probeEvery  = 500 * time.Millisecond // how often a store without room looks whether there is some
+	surveyEvery = time.Minute            // how often a bets file that cannot be read is tried again
 )
 
 // A store is open from newStore to close. Its methods may be called by many goroutines.
