@@ -1,0 +1,139 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tp0/tools/torture"
+)
+
+// plain is the program of this machine without the race detector, whose memory is another.
+var plain = &machine{name: runtime.GOARCH, env: []string{"GOARCH=" + runtime.GOARCH}}
+
+// limited makes cmd run in a control group of its own with so many bytes of memory, as a container
+// or a unit does, where this user may make one. Elsewhere the collector is told by GOMEMLIMIT what
+// the program would have told it. It returns what was done.
+func limited(t *testing.T, cmd *exec.Cmd, bytes int) string {
+	t.Helper()
+	for _, kind := range []struct{ root, limit string }{
+		{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}, // version 1
+		{"/sys/fs/cgroup", "memory.max"},                   // version 2
+	} {
+		group := filepath.Join(kind.root, fmt.Sprintf("tp0-test-%d-%s", os.Getpid(), strings.ReplaceAll(t.Name(), "/", "-")))
+		if _, err := os.Stat(kind.root); err != nil || os.Mkdir(group, 0o755) != nil && !isDir(group) {
+			continue
+		}
+		remove := func() { // it is busy for a moment after its last process
+			for end := time.Now().Add(5 * time.Second); os.Remove(group) != nil && time.Now().Before(end); {
+				time.Sleep(50 * time.Millisecond)
+			}
+		}
+		t.Cleanup(remove)
+		if os.WriteFile(filepath.Join(group, kind.limit), []byte(strconv.Itoa(bytes)), 0) != nil {
+			remove()
+			continue
+		}
+		args := []string{"sh", "-c", `echo $$ >"$0/cgroup.procs" && exec "$@"`, group, cmd.Path}
+		cmd.Path, cmd.Args = "/bin/sh", append(args, cmd.Args[1:]...)
+		return "a control group"
+	}
+	t.Log("SKIPPED: no control group of memory can be made here: GOMEMLIMIT instead")
+	cmd.Env = append(cmd.Env, fmt.Sprintf("GOMEMLIMIT=%d", bytes/4*3))
+	return "GOMEMLIMIT"
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// peak returns the most memory that a process that has ended had at a time, in bytes.
+func (p *process) peak() int {
+	return int(p.Cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) << 10 // Linux counts KiB
+}
+
+// TestSmallMemory has many agencies send at once to a server with 24 MiB. All finish, and no
+// client has more either.
+func TestSmallMemory(t *testing.T) {
+	smallMemory(t, 40, 500)
+}
+
+// TestTortureSmallMemory is the same with all agencies that there can be.
+func TestTortureSmallMemory(t *testing.T) {
+	smallMemory(t, torture.Count(t, "AGENCIES", 255), torture.Number(t, "BETS", 20_000))
+}
+
+func smallMemory(t *testing.T, agencies, bets int) {
+	if runtime.GOOS != "linux" {
+		t.Skip("SKIPPED: no limit of memory is known for this system")
+	}
+	const limit = 24 << 20
+	dir, port := t.TempDir(), strconv.Itoa(freePort(t))
+	cmd := plain.tp0(t, dir, "-mode=server", "-server.host=127.0.0.1", "-server.port="+port)
+	how := limited(t, cmd, limit)
+	s := launchCommand(t, "server", cmd)
+	s.waitFor("action: listen | result: success")
+	rows := 0
+	for id := 1; id <= agencies; id++ {
+		text := must(t, plain.tp0(t, dir, "-mode=sample", fmt.Sprintf("-id=%d", id), fmt.Sprintf("-bets=%d", bets)))
+		rows += strings.Count(text, "\n") - strings.Count(text, ",9999\r\n")
+		writeFile(t, dir, fmt.Sprintf("agency-%d.csv", id), text)
+	}
+	began := time.Now()
+	var clients []*process
+	for id := 1; id <= agencies; id++ {
+		clients = append(clients, launchCommand(t, fmt.Sprintf("client %d", id), plain.tp0(t, dir, "-mode=client",
+			fmt.Sprintf("-id=%d", id), "-server.address=127.0.0.1:"+port, "-data.file=agency-{id}.csv", "-retry.timeout=10m")))
+	}
+	most := 0
+	for _, c := range clients {
+		c.waitEnd(t, 10*time.Minute)
+		c.waitFor("action: verify | result: success")
+		most = max(most, c.peak())
+	}
+	took := time.Since(began)
+	s.stop()
+	stored, err := os.ReadFile(filepath.Join(dir, "bets.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Count(string(stored), "\r\n"); got != rows {
+		t.Errorf("got %d rows, want %d", got, rows)
+	}
+	t.Logf("%d agencies of %d bets in %v: server %.1f MiB of 24 by %s, clients %.1f MiB at most",
+		agencies, bets, took.Round(10*time.Millisecond), float64(s.peak())/(1<<20), how, float64(most)/(1<<20))
+	if s.peak() > limit || most > limit {
+		t.Errorf("got a server of %d and a client of %d bytes, want %d at most", s.peak(), most, limit)
+	}
+}
+
+// TestSmallClient has a client with 16 MiB send a file that is larger.
+func TestSmallClient(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("SKIPPED: no limit of memory is known for this system")
+	}
+	const limit, bets = 16 << 20, 400_000
+	dir, port := t.TempDir(), strconv.Itoa(freePort(t))
+	text := must(t, plain.tp0(t, dir, "-mode=sample", "-id=1", fmt.Sprintf("-bets=%d", bets)))
+	writeFile(t, dir, "agency-1.csv", text)
+	s := launchCommand(t, "server", plain.tp0(t, dir, "-mode=server", "-server.host=127.0.0.1", "-server.port="+port,
+		"-log.level=WARNING"))
+	cmd := plain.tp0(t, dir, "-mode=client", "-id=1", "-server.address=127.0.0.1:"+port, "-data.file=agency-1.csv")
+	how := limited(t, cmd, limit)
+	c := launchCommand(t, "client", cmd)
+	c.wantExit(exitDone)
+	c.waitFor("action: verify | result: success")
+	s.stop()
+	t.Logf("%d MiB sent by a client of %.1f MiB of 16 by %s", len(text)>>20, float64(c.peak())/(1<<20), how)
+	if c.peak() > limit || len(text) <= limit {
+		t.Errorf("got a client of %d bytes for a file of %d, want less than %d for more", c.peak(), len(text), limit)
+	}
+}
