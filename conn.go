@@ -15,6 +15,9 @@ const (
 	// connBuffer is what a connection reads at once: several batches, so that a read costs
 	// little a bet.
 	connBuffer = 64 << 10
+	// largeBuffers is how many connections read so much at once; those beyond read a message at a
+	// time. So 255 agencies that send at once fit into a board's memory.
+	largeBuffers = 64
 	// idleBuffer is all that a connection has while nothing comes: 1,000 idle ones must cost little.
 	idleBuffer = 256
 	// idleAfter is how long a connection keeps its large buffer after the last message.
@@ -36,6 +39,7 @@ type service struct {
 	lottery  bool          // there is a draw: NOTIFY is answered
 	idle     time.Duration // conn.idle
 	buffers  sync.Pool     // of *[connBuffer]byte, for connections that are not idle
+	lent     atomic.Int32  // buffers out of it
 	draining chan struct{} // closed at the stop: no message is begun any more
 }
 
@@ -46,6 +50,23 @@ func (s *service) shuttingDown() bool {
 		return true
 	default:
 		return false
+	}
+}
+
+// takeBuffer returns a buffer that takes a message at least, until giveBuffer.
+func (s *service) takeBuffer() []byte {
+	if s.lent.Add(1) <= largeBuffers {
+		return s.buffers.Get().(*[connBuffer]byte)[:]
+	}
+	s.lent.Add(-1)
+	return make([]byte, maxMessage)
+}
+
+// giveBuffer takes a buffer back.
+func (s *service) giveBuffer(buffer []byte) {
+	if len(buffer) == connBuffer {
+		s.buffers.Put((*[connBuffer]byte)(buffer))
+		s.lent.Add(-1)
 	}
 }
 
@@ -84,10 +105,10 @@ type serverConn struct {
 	visit    *visit
 	framer   framer
 	small    [idleBuffer]byte
-	large    *[connBuffer]byte // nil while idle
-	began    time.Time         // when the first byte of the unread message came; zero: nothing is unread
-	spoken   bool              // a message has been handled
-	ending   atomic.Bool       // the answerer has refused a batch of a source: nothing more is read
+	large    []byte      // nil while idle
+	began    time.Time   // when the first byte of the unread message came; zero: nothing is unread
+	spoken   bool        // a message has been handled
+	ending   atomic.Bool // the answerer has refused a batch of a source: nothing more is read
 	ses      session
 	decider  decider // on the message in hand
 	answerer *answerer
@@ -407,9 +428,9 @@ func (c *serverConn) setBuffer() {
 	if c.large != nil || len(c.framer.unread()) < idleBuffer {
 		return
 	}
-	c.large = c.svc.buffers.Get().(*[connBuffer]byte)
-	rest := copy(c.large[:], c.framer.unread())
-	c.framer.buf, c.framer.r, c.framer.w = c.large[:], 0, rest
+	c.large = c.svc.takeBuffer()
+	rest := copy(c.large, c.framer.unread())
+	c.framer.buf, c.framer.r, c.framer.w = c.large, 0, rest
 }
 
 // releaseBuffer gives the large buffer back, and lets go of what has grown. Nothing in it is
@@ -417,7 +438,7 @@ func (c *serverConn) setBuffer() {
 func (c *serverConn) releaseBuffer() {
 	c.decider.release()
 	if c.large != nil {
-		c.svc.buffers.Put(c.large)
+		c.svc.giveBuffer(c.large)
 		c.large = nil
 		c.framer.buf, c.framer.r, c.framer.w = c.small[:], 0, 0
 	}
