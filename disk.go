@@ -178,21 +178,26 @@ func (f osFile) sync() error               { return f.Sync() }
 func (f osFile) datasync() error           { return datasync(f.File) }
 func (f osFile) forget(end int64)          { forget(f.File, end) }
 
-// reserve asks the system. Where that can't reserve, nothing but a write tells whether there is
-// room; it goes to a file of its own, since what the bets file has at its end is evidence.
+// reserve asks the system. Where that can't reserve, nothing but a write tells whether there is room.
 func (f osFile) reserve(end, n int64) error {
 	err := reserve(f.File, end, n)
-	if !errors.Is(err, errors.ErrUnsupported) {
-		return err
+	if errors.Is(err, errors.ErrUnsupported) {
+		return f.tryRoom(n)
 	}
+	return err
+}
+
+// tryRoom writes n bytes to a file of its own: what the bets file has at its end is evidence.
+func (f osFile) tryRoom(n int64) error {
 	try, err := os.OpenFile(f.Name()+".room", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	defer os.Remove(try.Name())
 	defer try.Close()
-	if _, err := try.Write(make([]byte, n)); err != nil {
+	const more = 64 << 10 // what a file system notes besides needs room, too
+	if _, err := try.Write(make([]byte, n+more)); err != nil {
 		return err
 	}
-	return try.Sync() // some file systems find room only then
+	return try.Sync() // some file systems find out only then
 }

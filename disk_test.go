@@ -156,3 +156,39 @@ func openTestDisk(t testing.TB, path string) disk {
 	t.Cleanup(func() { d.Close() })
 	return d
 }
+
+// TestFolderIsOpenedOnce moves the folder away from its name: its sync needs neither that nor a free
+// descriptor, and so can't fail for want of one.
+func TestFolderIsOpenedOnce(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "store")
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d := openTestDisk(t, filepath.Join(folder, "bets.csv"))
+	if err := os.Rename(folder, folder+"2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.syncDir(); err != nil {
+		t.Errorf("got %v, want nil", err)
+	}
+}
+
+// TestReserveByWriting has a file system that can't reserve: room is looked for in a file of its own,
+// which is gone afterwards, and the bets file is as it was.
+func TestReserveByWriting(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "bets.csv")
+	f, err := openTestDisk(t, path).open(path, os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.(osFile).tryRoom(100_000); err != nil {
+		t.Errorf("got %v, want room", err)
+	}
+	if size, err := f.size(); size != 0 || err != nil {
+		t.Errorf("size: got %d and %v, want 0", size, err)
+	}
+	if names, _ := filepath.Glob(path + "*"); len(names) != 2 { // and its .lock
+		t.Errorf("got the files %v, want two", names)
+	}
+}

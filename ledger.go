@@ -21,8 +21,8 @@ const (
 )
 
 // A stuckError is a commit that failed and could not be undone yet, for want of room: part of it, or
-// all of it, may be on the disk. Nothing may be said of it until takeBack has succeeded. A start
-// finds it whole or not at all.
+// all of it, may be on the disk, so that nothing may be said of it. hasRoom undoes it when there is
+// room. A start after a crash meanwhile finds it whole or not at all.
 type stuckError struct{ err error }
 
 func (e *stuckError) Error() string { return e.err.Error() }
@@ -41,7 +41,7 @@ func isStuck(err error) bool {
 // durable (unless the log is relaxed). So no reader ever sees a row that a power cut could take back,
 // and a bets file that goes on behind the log's last intact record proves that the log is damaged.
 //
-// commit, takeBack and hasRoom are for one goroutine, the committer.
+// commit and hasRoom are for one goroutine, the committer.
 type ledger struct {
 	disk  disk
 	path  string // of the bets file
@@ -130,14 +130,6 @@ func (l *ledger) write(record, rows []byte) error {
 	return nil
 }
 
-// takeBack tries again to undo a commit that is stuck. It returns a stuckError as long as it is;
-// then what the commit failed with.
-func (l *ledger) takeBack() error {
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	return l.undo()
-}
-
 // undo undoes the commit that failed, and returns what it failed with.
 func (l *ledger) undo() error {
 	cause := l.failed
@@ -171,10 +163,14 @@ func (l *ledger) unwrite() error {
 	return l.wal.takeBack()
 }
 
-// hasRoom returns nil if there is room for a record of n bytes and its rows.
+// hasRoom returns nil if there is room for a record of n bytes and its rows. A commit that is stuck is
+// undone first.
 func (l *ledger) hasRoom(n int) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
+	if l.failed != nil {
+		l.undo()
+	}
 	if err := l.unfit(); err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -285,30 +284,6 @@ type workload struct {
 	ses    []*session
 	groups []*group // under way, oldest first
 	settle []func() // notes the answer of each
-	noRoom bool     // there will be no room again
-}
-
-// errStuck says that a batch has no answer as long as there is no room to take it back.
-var errStuck = errors.New("test: no answer")
-
-// wait waits for the outcome of g. A store whose disk has no room again ever would never tell: then
-// wait gives up.
-func (w *workload) wait(g *group) error {
-	for w.noRoom {
-		select {
-		case <-g.done:
-			return g.err
-		case <-time.After(time.Millisecond):
-		}
-		w.s.mu.Lock()
-		stuck := w.s.health.trouble != nil && w.s.groups.committing != nil
-		w.s.mu.Unlock()
-		if stuck {
-			return errStuck
-		}
-	}
-	<-g.done
-	return g.err
 }
 
 // hello opens a session for source k.
@@ -316,7 +291,7 @@ func (w *workload) hello(k int) error {
 	ses := &session{fence: func() {}}
 	at, g, err := w.s.hello(ses, sourceOf(k))
 	if err == nil && g != nil {
-		err = w.wait(g)
+		err = g.wait()
 	}
 	if err != nil {
 		return err
@@ -374,7 +349,7 @@ func (w *workload) settleTo(most int) error {
 	for len(w.groups) > most {
 		g, answered := w.groups[0], w.settle[0]
 		w.groups, w.settle = w.groups[1:], w.settle[1:]
-		if err := w.wait(g); err != nil {
+		if err := g.wait(); err != nil {
 			return err
 		}
 		w.note(answered)

@@ -207,9 +207,6 @@ func (s *store) commitLoop() {
 		began := time.Now()
 		sequence, err := s.ledger.commit(g.buf, g.rows)
 		s.took.observe(time.Since(began))
-		for isStuck(err) && s.waitStuck(err) {
-			err = s.ledger.takeBack()
-		}
 		s.settle(g, sequence, err)
 	}
 }
@@ -248,8 +245,6 @@ func (s *store) settle(g *group, sequence uint64, err error) {
 		g.end(s.health.fatal)
 	case err == nil:
 		s.settleDone(g, sequence)
-	case isStuck(err): // the store is closing
-		g.end(&fatalError{err})
 	default:
 		s.settleTrouble(g, err)
 	}
@@ -289,11 +284,18 @@ func (s *store) part(src *sender, g *group) {
 	}
 }
 
-// settleTrouble refuses g, and the open group with it: what follows a refused batch of a source
-// must not overtake it. s.mu is held.
+// settleTrouble refuses g, and the open group with it: what follows a refused batch of a source must
+// not overtake it. Where g could not be taken back yet nothing may be said of it. s.mu is held.
 func (s *store) settleTrouble(g *group, err error) {
-	s.inTrouble(err)
-	s.health.need = len(g.buf)
+	if s.health.trouble == nil {
+		s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err, "todo",
+			"make room (or lift the quota or the limit on file size): until then bets get ACK 5, then they are taken again")
+	}
+	s.health.trouble, s.health.need = err, len(g.buf)
+	outcome := errUnavailable
+	if isStuck(err) {
+		outcome = &fatalError{err}
+	}
 	// What joined the open group meanwhile stands behind the refused group, in its sources' order.
 	late := s.groups.open
 	s.groups.open = newGroup(nil)
@@ -307,29 +309,10 @@ func (s *store) settleTrouble(g *group, err error) {
 			}
 			s.part(src, failed)
 		}
-		failed.end(errUnavailable)
+		failed.end(outcome)
 	}
 	// Whoever finished in these groups must say it again; the draw is the committer's to make again.
 	s.drawing.finished, s.drawing.begun = s.state.draw.finished, s.state.draw.drawn != noNumber
-}
-
-// inTrouble notes why nothing is taken, and says so once. s.mu is held.
-func (s *store) inTrouble(err error) {
-	if s.health.trouble == nil {
-		s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err, "todo",
-			"make room (or lift the quota or the limit on file size): until then bets get ACK 5, then they are taken again")
-	}
-	s.health.trouble = err
-}
-
-// waitStuck waits a little before a commit that is stuck is taken back. Nobody gets an answer
-// until it is, and nothing is taken. It returns false if the store closes meanwhile.
-func (s *store) waitStuck(err error) bool {
-	s.mu.Lock()
-	s.inTrouble(err)
-	s.changed.Broadcast() // who waits for room in the open group is refused
-	s.mu.Unlock()
-	return s.pause(probeEvery)
 }
 
 // die ends the store: nothing is answered any more. s.mu is held.

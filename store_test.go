@@ -381,23 +381,24 @@ func failAt(t *testing.T, d *simDisk, n int, c faultCase) {
 	}
 }
 
-// faultyLife opens a store, sends batches past a checkpoint, and closes it. It returns what
-// ended it, if it was not a refusal; after one it sends again as soon as there is room, or ends
-// if there will be none.
+// faultyLife opens a store, sends batches past a checkpoint, and closes it. It returns what ended it,
+// if it was not a refusal; after one, or when there was no answer, it sends again as soon as there is
+// room, or ends if there will be none.
 func faultyLife(d disk, o *oracle, noRoom bool) error {
 	s, err := openStore(context.Background(), d, testOptions(), quiet)
 	if err != nil {
 		return err
 	}
-	w := &workload{s: s, o: o, noRoom: noRoom}
+	w := &workload{s: s, o: o}
 	for range 5 {
 		err := w.run(newRNG(3), 12)
 		if errors.Is(err, errUnavailable) || err == errFenced {
-			if o.refuse(s); noRoom {
-				break
-			}
-			waitRoom(s)
+			o.refuse(s)
 		}
+		if err != nil && noRoom {
+			break
+		}
+		waitRoom(s)
 	}
 	return s.close()
 }

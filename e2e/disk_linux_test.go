@@ -151,18 +151,18 @@ func TestE2EFileSizeLimit(t *testing.T) {
 	o.stop()
 }
 
-// A smallDisk is a tmpfs with a server on it.
+// A smallDisk is a small file system with a server on it.
 type smallDisk struct {
 	*office
 	t *testing.T
 }
 
-// mountSmallDisk mounts a file system of that many bytes and starts a server on it.
-func mountSmallDisk(t *testing.T, size int) *smallDisk {
+// mountSmallDisk mounts a file system of that kind and size, and starts a server on it.
+func mountSmallDisk(t *testing.T, kind string, size int64) *smallDisk {
 	t.Helper()
 	dir := t.TempDir()
-	if err := syscall.Mount("tp0-test", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
-		t.Skipf("SKIPPED: no small file system can be mounted (that takes root): %v", err)
+	if err := mountKind(kind, dir, filepath.Join(t.TempDir(), "image"), size); err != nil {
+		t.Skipf("SKIPPED: no small %s can be made and mounted (that takes root, and mkfs.%s): %v", kind, kind, err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, 0); err != nil {
@@ -174,7 +174,26 @@ func mountSmallDisk(t *testing.T, size int) *smallDisk {
 	return d
 }
 
-// fill takes all the room there is.
+// mountKind mounts a tmpfs, or what mkfs makes of a file.
+func mountKind(kind, dir, image string, size int64) error {
+	if kind == "tmpfs" {
+		return syscall.Mount("tp0-test", dir, kind, 0, fmt.Sprintf("size=%d", size))
+	}
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		return err
+	}
+	if err := os.Truncate(image, size); err != nil {
+		return err
+	}
+	for _, args := range [][]string{{"mkfs." + kind, "-q", image}, {"mount", "-o", "loop", image, dir}} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%v: %w: %s", args, err, out)
+		}
+	}
+	return nil
+}
+
+// fill takes all the room there is, also what a file system finds when it has written all.
 func (d *smallDisk) fill() {
 	d.t.Helper()
 	f, err := os.Create(filepath.Join(d.dir, "ballast"))
@@ -182,8 +201,11 @@ func (d *smallDisk) fill() {
 		d.t.Fatal(err)
 	}
 	defer f.Close()
-	for block := make([]byte, 4096); err == nil; {
-		_, err = f.Write(block)
+	for more := true; more; f.Sync() {
+		_, err := f.Write(make([]byte, 4096))
+		for more = err == nil; err == nil; {
+			_, err = f.Write(make([]byte, 4096))
+		}
 	}
 }
 
@@ -199,7 +221,7 @@ func (d *smallDisk) free() {
 // time the server is killed while the disk is full. All that was sent is there in the end, once.
 func fillAndFree(t *testing.T, cycles int) (rounds int) {
 	t.Helper()
-	d := mountSmallDisk(t, 48<<20)
+	d := mountSmallDisk(t, "tmpfs", 48<<20)
 	dir := t.TempDir()
 	l := makeLots(t, dir, 1, 3000, 10)[0]
 	var c *process

@@ -271,7 +271,7 @@ func (o *watchedOffice) wantHealthy(t *testing.T, live, ready int, reason string
 // TestE2EHealthOfFullDisk has the health answers before, while and after the disk is full.
 func TestE2EHealthOfFullDisk(t *testing.T) {
 	t.Parallel()
-	d := mountSmallDisk(t, 24<<20)
+	d := mountSmallDisk(t, "tmpfs", 24<<20)
 	d.stop()
 	o := &watchedOffice{d.office, fmt.Sprintf("127.0.0.1:%d", freePort(t))}
 	o.args = append(o.args, "-status.address="+o.page)
