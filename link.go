@@ -137,9 +137,9 @@ func ackError(a Ack) error {
 }
 
 // A retry connects to the server, and decides when to try again and when to
-// give up: retry.timeout after the last sign of life. Signs of life are bets
-// that were decided on and, in the wait for the draw, that it has not taken
-// place; a connection, a RESUME or an ACK 5 are none.
+// give up: retry.timeout after the end of the last connection with a sign of
+// life. Signs of life are bets that were decided on and, in the wait for the
+// draw, that it has not taken place; a connection, a RESUME or an ACK 5 are none.
 type retry struct {
 	address string
 	dial    dialer
@@ -200,6 +200,9 @@ func (r *retry) decided(bets uint64) {
 // next waits until another attempt is due, and returns nil, or the error with
 // which the client ends: cause, if no other attempt can help.
 func (r *retry) next(ctx context.Context, cause error) error {
+	if r.fresh {
+		r.life = time.Now() // so long all was well, though loop.period may be long
+	}
 	switch {
 	case ctx.Err() != nil:
 		return errStopped

@@ -181,28 +181,32 @@ func asBytes(numbers []int) (b []byte) {
 func TestRetryNext(t *testing.T) {
 	stopped, stop := context.WithCancel(context.Background())
 	stop()
+	hour := time.Now().Add(-time.Hour)
 	refused := &net.OpError{Op: "dial", Err: errors.New("connection refused")}
 	for _, tt := range []struct {
 		name    string
 		ctx     context.Context
 		timeout time.Duration
 		fresh   bool
+		life    time.Time
 		cause   error
 		want    string // in the error; empty: nil
 	}{
-		{"closed after an answer", context.Background(), 0, true, errEnded, ""},
-		{"closed without", context.Background(), 0, false, errEnded, "gave up after 0s (retry.timeout)"},
-		{"refused", context.Background(), 0, true, refused, "server test:1: dial: connection refused: gave up"},
-		{"refused, in time", context.Background(), time.Minute, false, refused, ""},
-		{"ACK 5, in time", context.Background(), time.Minute, true, errTryLater, ""},
-		{"ACK 6", context.Background(), time.Minute, true, ackError(Ack{Code: ackProtocol}),
+		{"closed after an answer", context.Background(), 0, true, time.Now(), errEnded, ""},
+		{"closed without", context.Background(), 0, false, time.Now(), errEnded, "gave up after 0s (retry.timeout)"},
+		{"refused", context.Background(), 0, true, time.Now(), refused, "server test:1: dial: connection refused: gave up"},
+		{"refused, long after life", context.Background(), time.Minute, true, hour, refused, ""},
+		{"refused, long after any", context.Background(), time.Minute, false, hour, refused, "gave up"},
+		{"refused, in time", context.Background(), time.Minute, false, time.Now(), refused, ""},
+		{"ACK 5, in time", context.Background(), time.Minute, true, time.Now(), errTryLater, ""},
+		{"ACK 6", context.Background(), time.Minute, true, time.Now(), ackError(Ack{Code: ackProtocol}),
 			"refuses what this client says"},
-		{"no address", context.Background(), time.Minute, true, &net.OpError{Op: "dial",
+		{"no address", context.Background(), time.Minute, true, time.Now(), &net.OpError{Op: "dial",
 			Err: &net.AddrError{Err: "bad"}}, "bad"},
-		{"a signal", stopped, time.Minute, true, errEnded, errStopped.Error()},
-		{"a signal in the pause", stopped, time.Minute, false, nil, errStopped.Error()},
+		{"a signal", stopped, time.Minute, true, time.Now(), errEnded, errStopped.Error()},
+		{"a signal in the pause", stopped, time.Minute, false, time.Now(), nil, errStopped.Error()},
 	} {
-		r := retry{address: "test:1", timeout: tt.timeout, life: time.Now(), fresh: tt.fresh, log: quiet}
+		r := retry{address: "test:1", timeout: tt.timeout, life: tt.life, fresh: tt.fresh, log: quiet}
 		err := r.next(tt.ctx, tt.cause)
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)

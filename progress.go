@@ -20,7 +20,6 @@ import (
 
 const (
 	progressEvery   = 100 * time.Millisecond // shortest time between two drawings of new figures
-	progressWindow  = 5 * time.Second        // speed and time left are measured over the last one or two of these
 	progressColumns = 80                     // width where COLUMNS does not say
 	progressMinBar  = 5                      // cells; where fewer fit there is no bar, only figures
 
@@ -47,8 +46,6 @@ type progress struct {
 	mu       sync.Mutex    // protects the following, and keeps what is written in around apart from the drawings
 	state    progressState // as of the last update; rate and left as of the last drawing
 	start    progressMark  // the first update: what was done before it (skipped on resuming) is not our speed
-	from     progressMark  // speed and time left are measured since here…
-	next     progressMark  // …and here is where from goes next, so that it stays one or two windows behind
 	drawn    time.Time     // when frame was made; zero before the first update
 	frame    []byte        // the last drawing, which around puts back
 	finished bool          // after finish, or after a write that failed: the terminal is gone, the work goes on
@@ -106,14 +103,11 @@ func (p *progress) update(doneBytes int64, bets, refused int64) {
 	defer p.mu.Unlock()
 	now := p.now()
 	p.state.done, p.state.bets, p.state.refused = doneBytes, bets, refused
-	here := progressMark{at: now, done: doneBytes, bets: bets}
 	if p.drawn.IsZero() {
-		p.start, p.from, p.next = here, here, here
-	} else if now.Sub(p.next.at) >= progressWindow {
-		p.from, p.next = p.next, here
+		p.start = progressMark{at: now, done: doneBytes, bets: bets}
 	}
 	if now.Sub(p.drawn) >= progressEvery {
-		p.render(now, p.from)
+		p.render(now)
 		p.write(p.frame)
 	}
 }
@@ -135,12 +129,12 @@ func (p *progress) around(write func()) {
 	p.write([]byte(progressErase))
 	write()
 	if now := p.now(); !p.finished && now.Sub(p.drawn) >= progressEvery {
-		p.render(now, p.from)
+		p.render(now)
 	}
 	p.write(p.frame)
 }
 
-// finish draws the last state, with the speed of the whole run, and leaves it on a line of its
+// finish draws the last state and leaves it on a line of its
 // own. Later calls of any method draw nothing. Where there was no update there is no bar to
 // finish.
 func (p *progress) finish() {
@@ -150,7 +144,7 @@ func (p *progress) finish() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.drawn.IsZero() && !p.finished {
-		p.render(p.now(), p.start)
+		p.render(p.now())
 		p.write(append(p.frame, '\n'))
 	}
 	p.finished = true
@@ -166,10 +160,10 @@ func (p *progress) write(b []byte) {
 	}
 }
 
-// render makes the frame, in one piece so that it is one write, with the speed since that mark.
+// render makes the frame, in one piece so that it is one write, with the speed since the start.
 // p.mu is held.
-func (p *progress) render(now time.Time, since progressMark) {
-	p.state.rate, p.state.left = p.state.speed(since, now)
+func (p *progress) render(now time.Time) {
+	p.state.rate, p.state.left = p.state.speed(p.start, now)
 	p.drawn = now
 	p.frame = append(p.frame[:0], progressDraw...)
 	p.frame = append(p.frame, p.state.line(p.max)...)

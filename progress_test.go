@@ -182,9 +182,8 @@ func TestProgressUpdate(t *testing.T) {
 		{99 * time.Millisecond, 210, 21, "[###................]   20%  bets 20  refused 1  left -  bets/s -"},
 		{901 * time.Millisecond, 300, 30, "[#####..............]   30%  bets 30  refused 1  left 0:07  bets/s 10"},
 		{4 * time.Second, 700, 70, "[#############......]   70%  bets 70  refused 1  left 0:03  bets/s 10"},
-		// Until here the speed was the one since the first update, now it is that of the last 5 s.
-		{5 * time.Second, 800, 80, "[###############....]   80%  bets 80  refused 1  left 0:10  bets/s 2"},
-		{5 * time.Second, 1000, 80, "[###################]  100%  bets 80  refused 1  left 0:00  bets/s 0"},
+		{5 * time.Second, 800, 80, "[###############....]   80%  bets 80  refused 1  left 0:03  bets/s 6"},
+		{5 * time.Second, 1000, 80, "[###################]  100%  bets 80  refused 1  left 0:00  bets/s 4"},
 	}
 	for i, step := range steps {
 		*now = now.Add(step.after)
