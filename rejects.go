@@ -210,7 +210,7 @@ func (r *rejects) flush() error {
 	}
 	// One write: a kill leaves all of a batch's rows or, at worst, a torn one that read finds.
 	if _, err := r.file.Write(r.rows); err != nil {
-		r.err = fmt.Errorf("rejects file: %w: the records refused from line %d on are not in it", err, r.lines[0].line)
+		r.err = fmt.Errorf("rejects file: %w: not all records refused from line %d on are in it", err, r.lines[0].line)
 		return r.err
 	}
 	for _, l := range r.lines {
