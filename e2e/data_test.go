@@ -57,10 +57,10 @@ func TestE2ERealData(t *testing.T) {
 		t.Errorf("got %d records and %d refused, want 78697 and 8", bets, refused)
 	}
 	wantRows(t, o.stored(t), lots...)
+	o.stop()
 	if draws := o.lines("action: sorteo | result: success"); len(draws) != 1 {
 		t.Errorf("got %d draws, want 1", len(draws))
 	}
-	o.stop()
 	out, _, status := runProgram(t, o.dir, nil, "-mode=cat")
 	if status != exitDone || out != o.stored(t) {
 		t.Errorf("mode cat: got status %d and %d bytes, want those of bets.csv: %d", status, len(out), len(o.stored(t)))
@@ -84,11 +84,11 @@ func TestE2ESampleLoop(t *testing.T) {
 	if got := strings.Count(o.stored(t), "\r\n"); got != 120 {
 		t.Errorf("got %d rows stored, want 120", got)
 	}
+	o.stop()
 	if got := len(o.lines("action: apuesta_recibida | result: success", "cantidad: 10")); got != 12 {
 		t.Errorf("got %d lines of batches, want 12", got)
 	}
 	o.wantNoFail()
-	o.stop()
 }
 
 // wantWinners wants the client to have learnt these winners.
