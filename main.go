@@ -53,7 +53,7 @@
 //	yaml.go      the subset of YAML
 //	notify.go    what systemd is told: ready, stopping, alive
 //	log.go       the lines of the log
-//	progress.go  the bar on a terminal (progress_linux.go has the program's one unsafe)
+//	progress.go  the bar on a terminal (progress_linux.go asks for its width)
 //	sample.go    synthetic agency files
 //	version.go   what was built
 //	memory.go    the limit of memory of a container

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,13 +16,13 @@ import (
 // last one on the screen. Whatever else goes to the same terminal is written inside around,
 // which takes the bar away first.
 //
-// The size of the terminal is COLUMNS or a guess (the standard library cannot ask for it). A
-// guess that is too wide would wrap the bar, and a wrapped bar cannot be drawn over; so
-// wrapping is off while it is drawn, and the terminal cuts it.
+// Each drawing asks the terminal for its width, which may change; one that does not say has
+// COLUMNS or a guess. A guess that is too wide would wrap the bar, and a wrapped bar cannot be
+// drawn over; so wrapping is off while it is drawn, and the terminal cuts it.
 
 const (
 	progressEvery   = 100 * time.Millisecond // shortest time between two drawings of new figures
-	progressColumns = 80                     // width where COLUMNS does not say
+	progressColumns = 80                     // width where neither the terminal nor COLUMNS says
 	progressMinBar  = 5                      // cells; where fewer fit there is no bar, only figures
 
 	progressErase = "\r\x1b[K"       // to the first column, erase to the end of the line
@@ -39,9 +41,9 @@ type progressState struct {
 
 // progress draws the bar. A nil *progress draws nothing.
 type progress struct {
-	now func() time.Time // the clock
-	w   io.Writer        // the terminal
-	max int              // columns that a drawing may take
+	now     func() time.Time // the clock
+	w       io.Writer        // the terminal
+	columns func() int       // its width
 
 	mu       sync.Mutex    // protects the following, and keeps what is written in around apart from the drawings
 	state    progressState // as of the last update; rate and left as of the last drawing
@@ -64,13 +66,13 @@ func newProgress(w *os.File, total int64) *progress {
 	if term := os.Getenv("TERM"); term == "" || term == "dumb" || !isTerminal(w) {
 		return nil
 	}
-	return newProgressOn(w, total, terminalColumns(os.Getenv("COLUMNS")), time.Now)
+	columns := func() int { return cmp.Or(askColumns(w), terminalColumns(os.Getenv("COLUMNS"))) }
+	return newProgressOn(w, total, columns, time.Now)
 }
 
-// newProgressOn is newProgress for any writer, width and clock. The last column stays free:
-// some terminals wrap when a character stands there, whatever they were told.
-func newProgressOn(w io.Writer, total int64, columns int, now func() time.Time) *progress {
-	return &progress{now: now, w: w, max: columns - 1, state: progressState{total: total}}
+// newProgressOn is newProgress for any writer, width and clock.
+func newProgressOn(w io.Writer, total int64, columns func() int, now func() time.Time) *progress {
+	return &progress{now: now, w: w, columns: columns, state: progressState{total: total}}
 }
 
 // isTerminal reports whether f is a character device other than the one that swallows everything.
@@ -166,7 +168,9 @@ func (p *progress) render(now time.Time) {
 	p.state.rate, p.state.left = p.state.speed(p.start, now)
 	p.drawn = now
 	p.frame = append(p.frame[:0], progressDraw...)
-	p.frame = append(p.frame, p.state.line(p.max)...)
+	// The last column stays free: some terminals wrap when a character stands there, whatever
+	// they were told.
+	p.frame = append(p.frame, p.state.line(p.columns()-1)...)
 	p.frame = append(p.frame, progressDrawn...)
 }
 
@@ -190,29 +194,32 @@ func (s progressState) speed(since progressMark, now time.Time) (rate float64, l
 }
 
 // line returns the bar in at most width columns: "[####......]   40%  bets 10,774  refused 3
-// left 0:07  bets/s 210,000". A narrow one goes without the bar, then without fields, the
-// rightmost first; the bar takes what room that leaves. ASCII, so that a byte is a column.
+// left 0:07  bets/s 210,000". A narrow one goes without the bar, then without fields: percent
+// and time left stay longest. The bar takes what room that leaves. ASCII, so that a byte is a
+// column.
 func (s progressState) line(width int) string {
-	var fields []string
+	percent, left, rate := "", "", "-"
 	if s.total > 0 {
-		fields = append(fields, fmt.Sprintf("%3d%%", s.percent()))
+		percent, left = fmt.Sprintf("%3d%%", s.percent()), "left "+timeLeft(s.left)
 	}
-	fields = append(fields, "bets "+thousands(strconv.FormatInt(s.bets, 10)))
-	fields = append(fields, "refused "+thousands(strconv.FormatInt(s.refused, 10)))
-	if s.total > 0 {
-		fields = append(fields, "left "+timeLeft(s.left))
-	}
-	rate := "-"
 	if s.rate >= 0 {
 		rate = thousands(strconv.FormatFloat(s.rate, 'f', 0, 64))
 	}
-	fields = append(fields, "bets/s "+rate)
-	text := strings.Join(fields, "  ")
-	for len(text) > width && len(fields) > 0 {
-		fields = fields[:len(fields)-1]
-		text = strings.Join(fields, "  ")
+	fields := []string{percent, "bets " + thousands(strconv.FormatInt(s.bets, 10)),
+		"refused " + thousands(strconv.FormatInt(s.refused, 10)), left, "bets/s " + rate}
+	text := joinFields(fields)
+	for _, least := range []int{4, 2, 1, 3, 0} {
+		if len(text) > width {
+			fields[least] = ""
+			text = joinFields(fields)
+		}
 	}
 	return s.bar(width, len(text)) + text
+}
+
+// joinFields joins those that are not empty.
+func joinFields(fields []string) string {
+	return strings.Join(slices.DeleteFunc(slices.Clone(fields), func(f string) bool { return f == "" }), "  ")
 }
 
 // bar returns the bar with two spaces behind it, or nothing where the file's size is not known

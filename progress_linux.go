@@ -3,7 +3,7 @@ package main
 import (
 	"os"
 	"syscall"
-	"unsafe" // nowhere else in the program
+	"unsafe" // for the one pointer that a system call is given
 )
 
 // askColumns returns how many columns the terminal has now, 0 where it does not say.

@@ -32,7 +32,7 @@ func TestProgressLine(t *testing.T) {
 			"[###################]  100%  bets 26,936  refused 0  left 0:00  bets/s 100"},
 		{"a byte before the end", progressState{done: math.MaxInt64 - 1, total: math.MaxInt64, rate: -1, left: -1}, 41,
 			" 99%  bets 0  refused 0  left -  bets/s -"},
-		{"the file grew", progressState{done: 1001, total: 1000, rate: 0}, 30, "100%  bets 0  refused 0"},
+		{"the file grew", progressState{done: 1001, total: 1000, rate: 0}, 30, "100%  bets 0  left 0:00"},
 		{"unknown size", progressState{done: 500, bets: 1000, rate: 999, left: -1}, 79,
 			"bets 1,000  refused 0  bets/s 999"},
 		{"unknown size, narrow", progressState{done: 500, bets: 1000, rate: 999, left: -1}, 21,
@@ -44,16 +44,18 @@ func TestProgressLine(t *testing.T) {
 		{"least bar", half, 64, "[##...]   50%  bets 13,468  refused 3  left 0:07  bets/s 210,000"},
 		{"no bar", half, 63, " 50%  bets 13,468  refused 3  left 0:07  bets/s 210,000"},
 		{"no speed, but a bar again", half, 54, "[#####......]   50%  bets 13,468  refused 3  left 0:07"},
-		{"no time", half, 36, " 50%  bets 13,468  refused 3"},
-		{"no refused", half, 20, " 50%  bets 13,468"},
-		{"no bets", half, 16, " 50%"},
+		{"no refused", half, 36, " 50%  bets 13,468  left 0:07"},
+		{"no bets", half, 20, " 50%  left 0:07"},
+		{"no time", half, 14, " 50%"},
 		{"no percent", half, 3, ""},
 		{"no room", half, 0, ""},
 		{"less than no room", half, -1, ""},
 		{"huge", huge, 200, "[################..................................]   33%  " +
 			"bets 9,223,372,036,854,775,807  " +
 			"refused 9,223,372,036,854,775,807  left 239952:00:00  bets/s 1,000,000,000,000,000,000"},
-		{"huge, narrow", huge, 79, " 33%  bets 9,223,372,036,854,775,807  refused 9,223,372,036,854,775,807"},
+		{"huge, narrow", huge, 79, "[######.............]   33%  bets 9,223,372,036,854,775,807  left 239952:00:00"},
+		{"forty columns", progressState{done: 1, total: 3, bets: 78_688_123, refused: 5_000_000, rate: 1e7, left: 99 * time.Hour}, 39,
+			" 33%  bets 78,688,123  left 99:00:00"},
 	}
 	for _, tt := range tests {
 		if got := tt.state.line(tt.width); got != tt.want {
@@ -167,7 +169,7 @@ func (s *screen) Write(p []byte) (int, error) {
 func newTestProgress() (*progress, *screen, *time.Time) {
 	now := time.Date(2024, 9, 3, 16, 15, 58, 0, time.UTC)
 	terminal := &screen{}
-	return newProgressOn(terminal, 1000, 80, func() time.Time { return now }), terminal, &now
+	return newProgressOn(terminal, 1000, func() int { return 80 }, func() time.Time { return now }), terminal, &now
 }
 
 func TestProgressUpdate(t *testing.T) {
@@ -261,7 +263,7 @@ func TestProgressFinish(t *testing.T) {
 func TestProgressConcurrent(t *testing.T) {
 	const writers, lines = 4, 200
 	terminal := &screen{}
-	p := newProgressOn(terminal, 1000, 80, time.Now)
+	p := newProgressOn(terminal, 1000, func() int { return 80 }, time.Now)
 	p.update(0, 0, 0)
 	var all sync.WaitGroup
 	for writer := range writers {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 )
 
@@ -65,4 +66,61 @@ func TestE2EBarAfterResume(t *testing.T) {
 		}
 	}
 	o.stop()
+}
+
+// setColumns sets the width of a terminal, as a window does that is dragged.
+func setColumns(t *testing.T, terminal *os.File, columns uint16) {
+	t.Helper()
+	size := [4]uint16{24, columns}
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, terminal.Fd(), syscall.TIOCSWINSZ,
+		uintptr(unsafe.Pointer(&size))); errno != 0 {
+		t.Fatal(errno)
+	}
+}
+
+// TestE2EBarWidth makes the terminal narrow while a client draws on it: the bar follows, and of
+// forty columns percent and time left have theirs. COLUMNS, which no program keeps up to date,
+// does not count.
+func TestE2EBarWidth(t *testing.T) {
+	t.Parallel()
+	dir, _ := clientDir(t, 600)
+	o := openOffice(t)
+	screen, terminal := openTerminal(t)
+	setColumns(t, terminal, 100)
+	cmd := programCommand(dir, []string{"TERM=xterm", "COLUMNS=132"}, "-mode=client", "-id=1", "-batch.maxAmount=1",
+		"-loop.period=50ms", "-server.address="+o.address(), "-data.file=agency-1.csv")
+	cmd.Args = append([]string{"sh", "-c", `exec "$@" 2>"$0"`, terminal.Name()}, cmd.Args...)
+	cmd.Path = "/bin/sh"
+	var drawn lineLog
+	go func() {
+		for buf := make([]byte, 4096); ; {
+			n, err := screen.Read(buf)
+			drawn.Write(buf[:n])
+			if err != nil {
+				return
+			}
+		}
+	}()
+	c := launchCommand(t, "client", cmd)
+	// frames waits for a drawing of which ok is true.
+	frames := func(what string, ok func(frame string) bool) {
+		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			parts := strings.Split(drawn.String(), "\r\x1b[?7l")
+			for _, part := range parts[1:] {
+				if frame, _, whole := strings.Cut(part, "\x1b[K\x1b[?7h"); whole && ok(frame) {
+					return
+				}
+			}
+		}
+		t.Fatalf("got no drawing that is %s in %q", what, drawn.String())
+	}
+	frames("of 100 columns", func(frame string) bool {
+		return strings.Contains(frame, "refused ") && len(frame) > 40 && len(frame) < 100
+	})
+	setColumns(t, terminal, 40)
+	frames("of 40 columns", func(frame string) bool {
+		return strings.Contains(frame, "% ") && strings.Contains(frame, "  left ") && len(frame) < 40
+	})
+	c.signal(syscall.SIGTERM)
+	c.wantExit(exitDone)
 }
