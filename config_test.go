@@ -240,6 +240,8 @@ var argsRefused = []struct{ args, env, want string }{
 	{"-mode=client", "", "id: not set by -id, CLI_ID or config file: -mode=client needs it: takes 1 to 255"},
 	{"-mode=bet", "", "id: not set by -id, CLI_ID or config file: -mode=bet needs it: takes 1 to 255"},
 	{"-mode=bet -id=256", "", `-id: "256" is out of range: takes 1 to 255`},
+	{"-mode=bet -id=01", "", `-id: "01" has a sign or zeros in front: takes 1 to 255`},
+	{"-mode=bet", "CLI_ID=+1", `CLI_ID: id: "+1" has a sign or zeros in front: takes 1 to 255`},
 	{"-mode=bet -id", "", "-id: no value: takes 1 to 255"},
 	{"-mode=bet", "CLI_ID=one", `CLI_ID: id: "one" is not a whole number: takes 1 to 255`},
 	{"-mode=bet -id=1", "CLI_ID=one", `CLI_ID: id: "one" is not a whole number: takes 1 to 255`},

@@ -335,8 +335,9 @@ func intValue(at *int, low, high int64) settingValue {
 	return value
 }
 
-// parseInt takes a decimal number from low to high, with an optional sign.
-// It is compared as 64 bits: an int of a 32-bit board would wrap before.
+// parseInt takes a decimal number from low to high, without plus sign and leading
+// zeros: 010 is 8 to some. It is compared as 64 bits: an int of a 32-bit board
+// would wrap before.
 func parseInt(text string, low, high int64) (int, error) {
 	n, err := strconv.ParseInt(text, 10, 64)
 	switch {
@@ -344,6 +345,8 @@ func parseInt(text string, low, high int64) (int, error) {
 		return 0, errors.New("is out of range")
 	case err != nil:
 		return 0, errors.New("is not a whole number")
+	case text != strconv.FormatInt(n, 10):
+		return 0, errors.New("has a sign or zeros in front")
 	}
 	return int(n), nil
 }

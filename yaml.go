@@ -338,14 +338,17 @@ func parseEscape(text string) (r rune, rest string, err error) {
 	return 0, "", fmt.Errorf(`\%.1s is no escape, or no character: use \\ for a backslash, or single quotes`, text[1:])
 }
 
-// decimal returns the entry's value, in decimal where it is a plain scalar that
-// YAML's core schema reads as an octal (0o17) or hexadecimal (0x1F) integer.
-// A leading zero is no octal, and no underscore is taken.
+// decimal returns the entry's value, in plain decimal where it is a plain scalar
+// that YAML's core schema reads as an integer: +7, 007, octal (0o17) or hexadecimal
+// (0x1F). A leading zero is no octal, and no underscore is taken.
 func (e yamlEntry) decimal() string {
-	number := strings.HasPrefix(e.value, "0o") || strings.HasPrefix(e.value, "0x")
-	n, err := strconv.ParseUint(e.value, 0, 64) // to which an underscore is nothing
-	if e.kind != yamlPlain || !number || err != nil || strings.Contains(e.value, "_") {
+	base := 10
+	if strings.HasPrefix(e.value, "0o") || strings.HasPrefix(e.value, "0x") {
+		base = 0 // to which an underscore is nothing
+	}
+	n, err := strconv.ParseInt(e.value, base, 64)
+	if e.kind != yamlPlain || err != nil || strings.Contains(e.value, "_") {
 		return e.value
 	}
-	return strconv.FormatUint(n, 10)
+	return strconv.FormatInt(n, 10)
 }

@@ -239,11 +239,12 @@ func TestYAMLDecimal(t *testing.T) {
 	}{
 		{"12", yamlPlain, "12"},
 		{"-12", yamlPlain, "-12"},
-		{"007", yamlPlain, "007"}, // decimal: no octal in YAML 1.2
+		{"+7", yamlPlain, "7"},
+		{"007", yamlPlain, "7"}, // decimal: no octal in YAML 1.2
 		{"0o17", yamlPlain, "15"},
 		{"0x1F", yamlPlain, "31"},
 		{"0xffff", yamlPlain, "65535"},
-		{"0xFFFFFFFFFFFFFFFF", yamlPlain, "18446744073709551615"},
+		{"0x7FFFFFFFFFFFFFFF", yamlPlain, "9223372036854775807"},
 		{"0x1FFFFFFFFFFFFFFFF", yamlPlain, "0x1FFFFFFFFFFFFFFFF"},
 		{"0o8", yamlPlain, "0o8"}, // what is no integer to YAML stays text
 		{"0x", yamlPlain, "0x"},
