@@ -6,18 +6,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 )
 
 const (
-	// connBuffer is what a connection reads at once: several batches, so that a read costs
-	// little a bet.
-	connBuffer = 64 << 10
-	// largeBuffers is how many connections read so much at once; those beyond read a message at a
-	// time. So 255 agencies that send at once fit into a board's memory.
-	largeBuffers = 64
 	// idleBuffer is all that a connection has while nothing comes: 1,000 idle ones must cost little.
 	idleBuffer = 256
 	// idleAfter is how long a connection keeps its large buffer after the last message.
@@ -38,8 +31,7 @@ type service struct {
 	rule     rule          // what bets are checked against
 	lottery  bool          // there is a draw: NOTIFY is answered
 	idle     time.Duration // conn.idle
-	buffers  sync.Pool     // of *[connBuffer]byte, for connections that are not idle
-	lent     atomic.Int32  // buffers out of it
+	buffers  buffers       // for connections that are not idle
 	draining chan struct{} // closed at the stop: no message is begun any more
 }
 
@@ -50,23 +42,6 @@ func (s *service) shuttingDown() bool {
 		return true
 	default:
 		return false
-	}
-}
-
-// takeBuffer returns a buffer that takes a message at least, until giveBuffer.
-func (s *service) takeBuffer() []byte {
-	if s.lent.Add(1) <= largeBuffers {
-		return s.buffers.Get().(*[connBuffer]byte)[:]
-	}
-	s.lent.Add(-1)
-	return make([]byte, maxMessage)
-}
-
-// giveBuffer takes a buffer back.
-func (s *service) giveBuffer(buffer []byte) {
-	if len(buffer) == connBuffer {
-		s.buffers.Put((*[connBuffer]byte)(buffer))
-		s.lent.Add(-1)
 	}
 }
 
@@ -428,7 +403,7 @@ func (c *serverConn) setBuffer() {
 	if c.large != nil || len(c.framer.unread()) < idleBuffer {
 		return
 	}
-	c.large = c.svc.takeBuffer()
+	c.large = c.svc.buffers.take()
 	rest := copy(c.large, c.framer.unread())
 	c.framer.buf, c.framer.r, c.framer.w = c.large, 0, rest
 }
@@ -438,7 +413,7 @@ func (c *serverConn) setBuffer() {
 func (c *serverConn) releaseBuffer() {
 	c.decider.release()
 	if c.large != nil {
-		c.svc.giveBuffer(c.large)
+		c.svc.buffers.give(c.large)
 		c.large = nil
 		c.framer.buf, c.framer.r, c.framer.w = c.small[:], 0, 0
 	}

@@ -19,7 +19,7 @@ type supervisor struct {
 	watchdog time.Duration // it ends a server that it has heard nothing of for so long; 0: never
 }
 
-// newSupervisor returns the one that the environment names.
+// newSupervisor returns the one that the environment names, and tells it of the start.
 func newSupervisor(getenv func(string) string) *supervisor {
 	s := &supervisor{}
 	socket := getenv("NOTIFY_SOCKET") // a path, or the name of an abstract socket behind an @
@@ -35,6 +35,7 @@ func newSupervisor(getenv func(string) string) *supervisor {
 		microseconds, _ := strconv.ParseInt(getenv("WATCHDOG_USEC"), 10, 64)
 		s.watchdog = time.Duration(microseconds) * time.Microsecond
 	}
+	s.tell(status("Recovering what the last run left."))
 	return s
 }
 

@@ -56,6 +56,7 @@ func TestSupervisorLook(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			hear, getenv := listenNotify(t, time.Minute)
 			s := newSupervisor(getenv)
+			hear()
 			s.look("Taking bets.", tt.last, tt.now)
 			s.tell("end")
 			var got []string

@@ -42,7 +42,6 @@ func newServer(cfg *config, st *store, counts *counts, log *slog.Logger) *server
 	svc := &service{
 		store: st, counts: counts, log: log, rule: rule{maxNumber: uint16(cfg.maxNumber)}, lottery: cfg.drawAgencies > 0,
 		idle: cfg.connIdle, draining: make(chan struct{}),
-		buffers: sync.Pool{New: func() any { return new([connBuffer]byte) }},
 	}
 	limit := fileLimit()
 	if cfg.statusAddress != "" {
@@ -92,7 +91,6 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	}
 	defer disk.Close()
 	boss := newSupervisor(os.Getenv)
-	boss.tell(status("Recovering what the last run left."))
 	options := storeOptions{
 		path: path, sync: cfg.storeSync, agencies: cfg.drawAgencies, winner: cfg.drawWinner,
 	}
