@@ -66,10 +66,10 @@ func (b *bench) startClients(ctx context.Context, srv *server, d *dataset, windo
 	var clients []*process
 	for i, file := range d.files {
 		id := strconv.Itoa(i + 1)
-		c, err := b.start(ctx, filepath.Join(srv.dir, "client-"+id+".log"), "-mode=client", "-id="+id,
-			"-server.address="+srv.address,
+		c, err := b.start(ctx, filepath.Join(srv.dir, "client-"+id+".log"), b.withKeys("agency-"+id+".pem",
+			"-mode=client", "-id="+id, "-server.address="+srv.address,
 			"-data.file="+file, "-data.rejects="+filepath.Join(srv.dir, "rejects-"+id+".csv"),
-			"-loop.amount=0", "-loop.period=0s", "-batch.maxAmount=150", "-batch.window="+strconv.Itoa(window))
+			"-loop.amount=0", "-loop.period=0s", "-batch.maxAmount=150", "-batch.window="+strconv.Itoa(window))...)
 		if err != nil {
 			return clients, err
 		}
@@ -122,6 +122,9 @@ func (b *bench) round(ctx context.Context) error {
 		limits = append(limits, l)
 		if loads[i], err = b.load(ctx, b.data, window); err != nil {
 			return fmt.Errorf("window %d: %w", window, err)
+		}
+		if err := b.keyedLoad(ctx, window, loads[i]); err != nil {
+			return err
 		}
 	}
 	limit := median(limits)

@@ -52,7 +52,9 @@ type bench struct {
 	data   *dataset
 	real   *dataset // nil: there is no data set of the course
 	table  *table
-	serial int // of the last store's folder
+	serial int    // of the last store's folder
+	keys   string // the folder of keys; empty: the program has none
+	keyed  bool   // what is measured now has keys
 }
 
 func main() {
@@ -161,15 +163,17 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	if b.data, err = b.makeSamples(ctx, "data", b.rows, b.clients); err != nil {
 		return err
 	}
-	b.real, err = b.unpack()
-	return err
+	if b.real, err = b.unpack(); err != nil {
+		return err
+	}
+	return b.makeKeys(ctx)
 }
 
 // measure goes through all measurements, round after round.
 func (b *bench) measure(ctx context.Context) error {
 	for round := range b.rounds {
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, b.rounds)
-		steps := []func(context.Context) error{b.round, b.realLoad, b.answerTimes, b.idle, b.recovery}
+		steps := []func(context.Context) error{b.round, b.realLoad, b.answerTimes, b.idle, b.greetings, b.recovery}
 		if b.growth {
 			steps = append(steps, b.growthLoads)
 		}

@@ -42,7 +42,7 @@ func clean(environ []string) (kept []string) {
 	for _, e := range environ {
 		name, _, _ := strings.Cut(e, "=")
 		ours := false
-		for _, prefix := range []string{"CLI_", "SERVER_", "BETS_", "STORE_", "CONN_", "DRAW_", "LOGGING_"} {
+		for _, prefix := range []string{"CLI_", "SERVER_", "BETS_", "STORE_", "CONN_", "DRAW_", "LOGGING_", "TLS_"} {
 			ours = ours || strings.HasPrefix(name, prefix)
 		}
 		if !ours {
@@ -88,8 +88,8 @@ func (b *bench) startServer(ctx context.Context) (*server, error) {
 func (b *bench) restartServer(ctx context.Context, dir string) (*server, error) {
 	s := &server{dir: dir}
 	var err error
-	s.process, err = b.start(ctx, filepath.Join(dir, "server.log"), "-mode=server", "-server.host=127.0.0.1",
-		"-server.port=0", "-store.path="+s.bets())
+	s.process, err = b.start(ctx, filepath.Join(dir, "server.log"), b.withKeys("server.pem",
+		"-mode=server", "-server.host=127.0.0.1", "-server.port=0", "-store.path="+s.bets())...)
 	if err != nil {
 		return nil, err
 	}

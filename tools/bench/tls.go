@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"tp0/tools/proc"
+)
+
+const (
+	// perAgency is how many connections one agency may have at most.
+	perAgency = 32
+	// handshakes is how many are made to measure how long one takes, by greeters at a time.
+	handshakes, greeters = 2000, 4
+)
+
+// What connections with keys cost, beside those without.
+var (
+	handshakeRate = metric{name: "TLS: connections made, one message each", unit: "1/s", digits: 0}
+	idleTLS       = metric{name: "TLS: 1,000 idle connections: each", unit: "KiB", digits: 1}.atMost(40, 0)
+)
+
+// A keyed load is one of these windows.
+func isKeyed(window int) bool { return window == 1 || window == 32 }
+
+// makeKeys makes the keys of a server and of as many agencies as there are clients, or as 1,000
+// connections need. A program that has no keys leaves their rows out.
+func (b *bench) makeKeys(ctx context.Context) error {
+	program, err := filepath.Abs(b.program)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, program, "-mode=keys", "-agencies="+strconv.Itoa(max(b.clients, idleConnections/perAgency+1)))
+	cmd.Dir = b.dir
+	if cmd.Run() == nil {
+		b.keys = filepath.Join(b.dir, "keys")
+	}
+	return ctx.Err()
+}
+
+// withKeys adds the settings of TLS to a process's arguments, where a load is measured with it.
+func (b *bench) withKeys(file string, args ...string) []string {
+	if b.keyed {
+		args = append(args, "-tls.cert="+filepath.Join(b.keys, file), "-tls.known="+filepath.Join(b.keys, "known"))
+	}
+	return args
+}
+
+// keyedLoad is load with TLS.
+func (b *bench) keyedLoad(ctx context.Context, window int, plain load) error {
+	if b.keys == "" || !isKeyed(window) {
+		return nil
+	}
+	b.keyed = true
+	defer func() { b.keyed = false }()
+	l, err := b.load(ctx, b.data, window)
+	if err != nil {
+		return fmt.Errorf("window %d with TLS: %w", window, err)
+	}
+	row := func(name, unit string) metric {
+		return metric{name: fmt.Sprintf("TLS, window %d: %s", window, name), unit: unit, digits: 3}
+	}
+	of := row("rate of that without", "")
+	if window == 32 {
+		of.goal = 0.6
+	}
+	b.table.add(row("rate", "M bets/s"), l.rate/1e6)
+	b.table.add(of, l.rate/plain.rate)
+	b.table.add(row("server CPU", "µs/bet"), l.serverCPU)
+	b.table.add(row("client CPU", "µs/bet"), l.clientCPU)
+	return nil
+}
+
+// greetings measures connections with keys: how many are made in a second, and the memory of
+// those that say nothing more.
+func (b *bench) greetings(ctx context.Context) error {
+	if b.keys == "" {
+		return nil
+	}
+	b.keyed = true
+	defer func() { b.keyed = false }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	srv, err := b.startServer(ctx)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	var all sync.WaitGroup
+	errs := make([]error, greeters)
+	for i := range greeters {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			for range handshakes / greeters {
+				c, err := b.greet(srv.address, i+1)
+				if err != nil {
+					errs[i] = err
+					return
+				}
+				c.Close()
+			}
+		}()
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	b.table.add(handshakeRate, handshakes/time.Since(began).Seconds())
+	if err := errors.Join(srv.Stop(), srv.drop()); err != nil {
+		return err
+	}
+	return b.idleWithKeys(ctx)
+}
+
+// idleWithKeys is idle for connections with keys.
+func (b *bench) idleWithKeys(ctx context.Context) error {
+	srv, err := b.startServer(ctx)
+	if err != nil {
+		return err
+	}
+	before, known := proc.Memory(srv.Cmd.Process.Pid, "VmRSS")
+	for i := range idleConnections {
+		c, err := b.greet(srv.address, i/perAgency+1)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+	}
+	after, _ := proc.Memory(srv.Cmd.Process.Pid, "VmRSS")
+	if known {
+		b.table.add(idleTLS, float64(after-before)/1024/idleConnections)
+	}
+	return errors.Join(srv.Stop(), srv.drop())
+}
+
+// greet connects as an agency, and asks for health.
+func (b *bench) greet(address string, agency int) (net *tls.Conn, err error) {
+	path := filepath.Join(b.keys, fmt.Sprintf("agency-%d.pem", agency))
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(pem, pem)
+	if err != nil {
+		return nil, err
+	}
+	pair.Certificate = pair.Certificate[:1] // the others are the servers'
+	c, err := tls.Dial("tcp", address, &tls.Config{Certificates: []tls.Certificate{pair}, InsecureSkipVerify: true})
+	if err != nil {
+		return nil, err
+	}
+	answer := make([]byte, 4)
+	if _, err = c.Write([]byte{3, 0, 0}); err == nil {
+		_, err = io.ReadFull(c, answer)
+	}
+	return c, err
+}
