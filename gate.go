@@ -16,7 +16,6 @@ import (
 	"os/signal"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -59,55 +58,15 @@ type gate struct {
 	known     map[fingerprint]uint8
 	strangers map[*stranger]struct{}
 	held      map[*keyedConn]struct{}
-	sayer     sayer
-	made      map[uint8]time.Time // when the newest known key of each agency was made
-	greeted   map[string]uint64   // handshakes, by result
-}
-
-// A sayer decides which refusals get a line in the log: strangers shall not fill that either.
-type sayer struct {
-	second int64 // of the last refusal
-	lines  int   // in that second
-	unsaid int   // refusals without a line since the last one
-}
-
-// say reports whether there is to be a line now, and how many there were none for before.
-func (s *sayer) say(now time.Time) (line bool, unsaid int) {
-	if now.Unix() != s.second {
-		s.second, s.lines = now.Unix(), 0
-	}
-	if s.lines++; s.lines > refusalLines {
-		s.unsaid++
-		return false, 0
-	}
-	unsaid, s.unsaid = s.unsaid, 0
-	return true, unsaid
+	refusals  struct{ second, lines, unsaid int } // of the last second; unsaid: without a line
+	made      map[uint8]time.Time                 // when the newest known key of each agency was made
+	greeted   map[string]uint64                   // handshakes, by result
 }
 
 // An arrival is what Accept returns.
 type arrival struct {
 	conn net.Conn
 	err  error
-}
-
-// A stranger is a connection whose key is not known yet.
-type stranger struct {
-	net.Conn
-	waits atomic.Int64 // since when it is waited for, in ns since 1970; 0: it is not
-	first []byte       // what was read ahead
-}
-
-// Read reads, and notes that the stranger is waited for.
-func (s *stranger) Read(p []byte) (n int, err error) {
-	if len(s.first) > 0 {
-		n = copy(p, s.first)
-		s.first = s.first[n:]
-		return n, nil
-	}
-	s.waits.Store(time.Now().UnixNano())
-	n, err = s.Conn.Read(p)
-	s.waits.Store(0)
-	return n, err
 }
 
 // loadGate reads what tls.cert and tls.known name, and returns the function that puts a gate
@@ -129,8 +88,9 @@ func loadGate(cfg *config, log *slog.Logger) (func(net.Listener) net.Listener, e
 	if err != nil {
 		return nil, usageErrorf("tls.known: %v", err)
 	}
-	g := &gate{keys: keys, path: cfg.tlsKnown, log: log, known: known, ready: make(chan arrival),
-		freed: make(chan struct{}, 1), done: make(chan struct{}), strangers: map[*stranger]struct{}{}, held: map[*keyedConn]struct{}{}}
+	g := &gate{keys: keys, path: cfg.tlsKnown, log: log, known: known,
+		ready: make(chan arrival), freed: make(chan struct{}, 1), done: make(chan struct{}),
+		strangers: map[*stranger]struct{}{}, held: map[*keyedConn]struct{}{}}
 	g.made, g.greeted = keysMade(text), map[string]uint64{"accepted": 0, "refused": 0}
 	g.tls = newTLS(keys, g.check)
 	log.Info(actKnown, success, "keys", len(known), "key", keys.own)
@@ -262,7 +222,8 @@ func (g *gate) greet(s *stranger) {
 func (g *gate) identify(s *stranger) (c *keyedConn, reason, todo string) {
 	s.SetDeadline(time.Now().Add(handshakeTime))
 	first := make([]byte, 1)
-	if _, err := io.ReadFull(s, first); err != nil {
+	s.waits.Store(time.Now().UnixNano())
+	if _, err := io.ReadFull(s.Conn, first); err != nil {
 		reason, todo = explainHandshake(err)
 		return nil, reason, todo
 	}
@@ -329,24 +290,32 @@ func (g *gate) check(cert *x509.Certificate) error {
 	return nil
 }
 
-// refused logs that a stranger was turned away.
+// refused logs that a stranger was turned away. Of many in a second only some get a line, and the
+// next line says how many did not: strangers shall not fill the log either.
 func (g *gate) refused(s *stranger, reason, todo string) {
-	g.mu.Lock()
-	g.greeted["refused"]++
-	line, unsaid := g.sayer.say(time.Now())
-	g.mu.Unlock()
-	if !line {
-		return
-	}
 	ip, _, _ := net.SplitHostPort(s.RemoteAddr().String())
 	details := []any{fail, "ip", ip, "reason", reason}
 	if todo != "" {
 		details = append(details, "todo", todo)
 	}
-	if unsaid > 0 {
-		details = append(details, "unsaid", unsaid)
+	g.mu.Lock()
+	g.greeted["refused"]++
+	r := &g.refusals
+	if now := int(time.Now().Unix()); now != r.second {
+		r.second, r.lines = now, 0
 	}
-	g.log.Warn(actHandshake, details...)
+	r.lines++
+	line := r.lines <= refusalLines
+	if !line {
+		r.unsaid++
+	} else if r.unsaid > 0 {
+		details = append(details, "unsaid", r.unsaid)
+		r.unsaid = 0
+	}
+	g.mu.Unlock()
+	if line {
+		g.log.Warn(actHandshake, details...)
+	}
 }
 
 // watch is the watcher. text is what the known file held when it was read.

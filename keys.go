@@ -135,33 +135,29 @@ func (k *keyFile) parse(text []byte) error {
 	return nil
 }
 
-// parseKey reads a private key in any of the forms in which tools write those that are taken.
+// parseKey reads a private key, in any of the forms in which tools write those that are taken.
 func parseKey(block *pem.Block) (*ecdsa.PrivateKey, error) {
-	const takes = "takes ECDSA on P-256, as tp0 -mode=keys makes it"
 	if strings.Contains(block.Type, "ENCRYPTED") || block.Headers["DEK-Info"] != "" {
 		return nil, errors.New("its private key is encrypted: decrypt it (openssl pkey -in …), and keep it mode 0600")
 	}
-	if strings.HasPrefix(block.Type, "RSA") {
-		return nil, errors.New("its private key is RSA: " + takes)
-	}
-	key, err := x509.ParseECPrivateKey(block.Bytes)
-	if block.Type == "PRIVATE KEY" {
-		var any any
-		any, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-		ec, ok := any.(*ecdsa.PrivateKey)
-		if err == nil && !ok {
-			kind, _, _ := strings.Cut(strings.TrimPrefix(fmt.Sprintf("%T", any), "*"), ".")
-			return nil, fmt.Errorf("its private key is %s: %s", strings.ToUpper(kind), takes)
-		}
-		key = ec
+	var key any
+	var err error
+	switch block.Type {
+	case "EC PRIVATE KEY":
+		key, err = x509.ParseECPrivateKey(block.Bytes)
+	case "RSA PRIVATE KEY":
+		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	default:
+		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("its private key: %v", err)
 	}
-	if key.Curve != elliptic.P256() {
-		return nil, fmt.Errorf("its private key is ECDSA on %s: %s", key.Curve.Params().Name, takes)
+	if ec, ok := key.(*ecdsa.PrivateKey); ok && ec.Curve == elliptic.P256() {
+		return ec, nil
 	}
-	return key, nil
+	kind, _, _ := strings.Cut(strings.TrimPrefix(fmt.Sprintf("%T", key), "*"), ".")
+	return nil, fmt.Errorf("its private key is of another kind (%s): takes ECDSA on P-256, as -mode=keys makes it", kind)
 }
 
 // readKnown reads the file of known keys: whose each one is. Whoever may write to it lets
@@ -240,7 +236,7 @@ type keyMaker struct {
 // agencies 1 to N, with -id one key more of an agency. It prints the lines of known.
 func runKeys(cfg *config, lines, notes io.Writer) error {
 	if cfg.agencies == 0 && cfg.id == 0 {
-		return usageErrorf("-mode=keys: takes -agencies=N (a server's keys, and those of agencies 1 to N) or -id=N (one more)")
+		return usageErrorf("-mode=keys: takes -agencies=N (keys of a server, and of agencies 1 to N) or -id=N (one more)")
 	}
 	if err := os.MkdirAll(keysDir, 0o700); err != nil {
 		return err
@@ -288,7 +284,7 @@ func (m *keyMaker) openServers(make bool) (err error) {
 		cert := certificatesIn(text)
 		if !bytes.Contains(m.servers, cert) {
 			m.servers = append(m.servers, cert...)
-			if err := appendTo(all, cert); err != nil {
+			if err := write(all, os.O_APPEND, cert); err != nil {
 				return err
 			}
 		}
@@ -301,7 +297,7 @@ func (m *keyMaker) openServers(make bool) (err error) {
 func (m *keyMaker) openKnown(make bool) error {
 	name := filepath.Join(keysDir, "known")
 	if make {
-		err := writeNew(name, []byte("# The keys that the server lets in, a line a key. To withdraw one delete its line.\n"))
+		err := write(name, os.O_EXCL, []byte("# The keys that are let in, a line each. To withdraw one delete its line.\n"))
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
@@ -318,7 +314,7 @@ func (m *keyMaker) openKnown(make bool) error {
 	}
 	m.office = true
 	if text[len(text)-1] != '\n' {
-		return appendTo(name, []byte("\n"))
+		return write(name, os.O_APPEND, []byte("\n"))
 	}
 	return nil
 }
@@ -341,14 +337,11 @@ func (m *keyMaker) makeAgency(agency uint8) error {
 		}
 		line := fmt.Sprintf("%s %s %s\n", owner, key, time.Now().Format(time.DateOnly))
 		if m.office {
-			if err := appendTo(filepath.Join(keysDir, "known"), []byte(line)); err != nil {
+			if err := write(filepath.Join(keysDir, "known"), os.O_APPEND, []byte(line)); err != nil {
 				return err
 			}
 		} else {
-			fmt.Fprintln(m.notes, "send the line below to the central office, which appends it to its file known")
-		}
-		if len(m.servers) == 0 {
-			fmt.Fprintf(m.notes, "%s holds no certificate of a server yet: append the office's servers.crt to it\n", path)
+			fmt.Fprintf(m.notes, "send this line to the office, for its known; append the office's servers.crt to %s\n", path)
 		}
 		_, err = io.WriteString(m.lines, line)
 		return err
@@ -372,24 +365,18 @@ func (m *keyMaker) makeKey(path, owner string, more []byte) (text []byte, key fi
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &private.PublicKey, private)
-	if err != nil {
-		return nil, key, err
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, key, err
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
+	cert, err := x509.CreateCertificate(rand.Reader, &template, &template, &private.PublicKey, private)
+	secret, errSecret := x509.MarshalPKCS8PrivateKey(private)
+	public, errPublic := x509.MarshalPKIXPublicKey(&private.PublicKey)
+	if err = errors.Join(err, errSecret, errPublic); err != nil {
 		return nil, key, err
 	}
 	text = slices.Concat(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}),
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), more)
-	if err = writeNew(path, text); err == nil {
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), more)
+	if err = write(path, os.O_EXCL, text); err == nil {
 		fmt.Fprintf(m.notes, "made %s\n", path)
 	}
-	return text, fingerprintOf(cert), err
+	return text, sha256.Sum256(public), err
 }
 
 // certificatesIn returns the certificates of a PEM text, as text.
@@ -402,20 +389,10 @@ func certificatesIn(text []byte) (certs []byte) {
 	return certs
 }
 
-// writeNew writes a file that must not exist.
-func writeNew(path string, text []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	return errors.Join(err, f.Close())
-}
-
-// appendTo appends to a file in one write, so that a server which reads it sees all of it or
-// nothing.
-func appendTo(path string, text []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+// write writes a file in one write, so that a server which reads it sees all of it or nothing.
+// With O_EXCL the file must not exist, with O_APPEND it may.
+func write(path string, flag int, text []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|flag, 0o600)
 	if err != nil {
 		return err
 	}

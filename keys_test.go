@@ -129,9 +129,9 @@ func TestKeyFile(t *testing.T) {
 		{"the key alone", key, "none of its 0 certificates"},
 		{"another's certificate", key + servers, "none of its 2 certificates belongs"},
 		{"two", one + two, "two private keys"},
-		{"RSA", block("PRIVATE KEY", rsa8, err8) + certs, "RSA: takes ECDSA on P-256"},
-		{"RSA of old", block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey), nil) + certs, "RSA: takes ECDSA on P-256"},
-		{"P-384", block("PRIVATE KEY", p384, err384) + certs, "P-384: takes ECDSA on P-256"},
+		{"RSA", block("PRIVATE KEY", rsa8, err8) + certs, "(rsa): takes ECDSA on P-256"},
+		{"RSA of old", block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey), nil) + certs, "(rsa): takes ECDSA on P-256"},
+		{"P-384", block("PRIVATE KEY", p384, err384) + certs, "takes ECDSA on P-256"},
 		{"encrypted", block("ENCRYPTED PRIVATE KEY", rsa8, nil) + certs, "encrypted"},
 		{"encrypted of old", strings.Replace(block("EC PRIVATE KEY", sec1, nil), "\n", "\nDEK-Info: AES-128-CBC,00\n\n", 1), "encrypted"},
 		{"garbage for a key", block("PRIVATE KEY", []byte("x"), nil) + certs, "its private key: "},
@@ -180,23 +180,5 @@ func TestNoClock(t *testing.T) {
 		if got := <-seen; got != client.own {
 			t.Errorf("in %d: the server saw %v, want %v", year, got, client.own)
 		}
-	}
-}
-
-// TestSayer wants ten lines a second, and the others counted.
-func TestSayer(t *testing.T) {
-	var s sayer
-	now, lines := time.Unix(100, 0), 0
-	for range 25 {
-		if line, _ := s.say(now); line {
-			lines++
-		}
-	}
-	line, unsaid := s.say(now.Add(time.Second))
-	if lines != refusalLines || !line || unsaid != 25-refusalLines {
-		t.Errorf("got %d lines, and %d without, want %d and %d", lines, unsaid, refusalLines, 25-refusalLines)
-	}
-	if _, unsaid = s.say(now.Add(time.Second)); unsaid != 0 {
-		t.Errorf("got %d refusals counted twice", unsaid)
 	}
 }
