@@ -67,7 +67,6 @@ type recovery struct {
 	version uint32 // of the snapshot; 0: there is none, and so no log
 	size    int64  // of the bets file, as it was found
 	adopted bool   // there was a bets file and nothing of ours
-	stale   bool   // the snapshot on disk is not the state
 	report  walReport
 }
 
@@ -190,7 +189,7 @@ func (r *recovery) survey() error {
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", r.options.path, err)
 	}
-	r.state.bets, r.state.crc, r.stale = found.rows, found.crc, true
+	r.state.bets, r.state.crc = found.rows, found.crc
 	return nil
 }
 
@@ -205,7 +204,7 @@ func (r *recovery) replayLog() (err error) {
 			"or, to take %s as it stands, move %s.wal.* away", path, path, path, path)
 	}
 	if err == nil && r.ledger.wal.next > r.state.sequence+1 { // numbers of dropped records
-		r.state.sequence, r.stale = r.ledger.wal.next-1, true
+		r.state.sequence = r.ledger.wal.next - 1
 	}
 	return err
 }
@@ -230,7 +229,6 @@ func (r *recovery) replay(version uint32, payload []byte) error {
 		return err
 	}
 	r.state.apply(r.state.sequence+1, rec)
-	r.stale = true
 	return nil
 }
 
@@ -252,7 +250,6 @@ func (r *recovery) cutBets() error {
 		if err := r.ledger.bets.truncate(r.state.length); err != nil {
 			return fmt.Errorf("cutting %s: %w", path, err)
 		}
-		r.stale = true
 	}
 	// Also where nothing was repaired: an earlier start may have been killed before its sync.
 	if err := r.ledger.bets.sync(); err != nil {
@@ -280,9 +277,6 @@ func (r *recovery) setDraw() error {
 // writeState makes what was recovered durable, and says what it was. Without room for a snapshot an
 // old store goes on: its log still has all.
 func (r *recovery) writeState() error {
-	if r.version > 0 && !r.stale {
-		return nil
-	}
 	switch err := r.ledger.writeSnapshot(appendState(nil, &r.state)); {
 	case err == nil:
 		r.ledger.wal.release(r.state.sequence)
@@ -351,7 +345,7 @@ func catStore(path string, out io.Writer) error {
 		return fmt.Errorf("cat: there is no store: %w", err)
 	}
 	defer f.Close()
-	rows, printed := bufio.NewReader(f), bufio.NewWriter(out)
+	rows, printed := bufio.NewReaderSize(f, 64<<10), bufio.NewWriter(out)
 	for {
 		row, err := rows.ReadSlice('\n')
 		switch {

@@ -174,7 +174,7 @@ func TestTortureWinners(t *testing.T) {
 		}
 	}
 	f.Close()
-	o := openOffice(t, "-draw.agencies=1", "-log.level=WARNING")
+	o := openOffice(t, "-draw.agencies=1")
 	status := filepath.Join("/proc", strconv.Itoa(o.Cmd.Process.Pid), "status")
 	c := o.client(t, dir, 1, "-draw.agencies=1")
 	c.waitFor("action: consulta_ganadores | result: success", fmt.Sprintf("cant_ganadores: %d", winners))
