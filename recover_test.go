@@ -176,6 +176,11 @@ func TestStoreDamage(t *testing.T) {
 		{"last segment gone", func(d *simDisk) { delete(d.dir, testPath+".wal.01") }, "bets.csv.wal.00: damaged at byte"},
 		{"bets file cut back", func(d *simDisk) { d.put(testPath, d.read(testPath)[:len(d.read(testPath))-30]) }, ""},
 		{"snapshot empty", func(d *simDisk) { d.put(testPath+".state", nil) }, "bets.csv.state: damaged"},
+		{"snapshot of another store", func(d *simDisk) {
+			s, _, _ := parseState(d.read(testPath + ".state"))
+			s.crc++
+			d.put(testPath+".state", appendState(nil, &s))
+		}, "log and bets.csv.state are not of one store"},
 		{"newer snapshot", func(d *simDisk) {
 			data := d.read(testPath + ".state")
 			data[len(stateMagic)]++
