@@ -97,6 +97,11 @@ test:
 test-arch:
 	TEST_ARCH=all $(GO) test -count=1 -timeout 0 -run 'TestArch' -v ./e2e
 
+## screenshot           docs/page.png, the status page as the README shows it (needs chromium)
+.PHONY: screenshot
+screenshot:
+	SCREENSHOT=docs/page.png $(GO) test -count=1 -run 'TestScreenshot$$' .
+
 ## torture              kills, cuts and lost answers by the thousand (KILLS, CUTS, PROXY, FULL, DRAWS: how many)
 .PHONY: torture
 torture:

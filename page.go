@@ -110,7 +110,7 @@ func diskText(d *diskFigures) string {
 
 // programText is about the program.
 func programText(r *report) string {
-	return fmt.Sprintf("tp0 %s, up for %s. The store was ready %s after the start.", r.Program.Version,
+	return fmt.Sprintf("tp0 %s, up for %s. At the start the store recovered in %s.", r.Program.Version,
 		longText(r.Time.Sub(r.Program.Started).Seconds()), shortText(r.Program.Recovery))
 }
 

@@ -6,6 +6,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"html"
+	"image"
+	"image/color"
+	imagedraw "image/draw"
+	"image/png"
 	"maps"
 	"os"
 	"os/exec"
@@ -185,7 +189,7 @@ func TestPageWithoutScripts(t *testing.T) {
 	}
 }
 
-// TestScreenshots has each scene drawn at two widths, light and dark, into SCREENSHOTS.
+// TestScreenshots has each scene drawn at two widths, light and dark, and with large type, into the folder SCREENSHOTS.
 func TestScreenshots(t *testing.T) {
 	dir := os.Getenv("SCREENSHOTS")
 	if dir == "" {
@@ -202,5 +206,45 @@ func TestScreenshots(t *testing.T) {
 		} {
 			browser(t, "http://"+at+"/", append(args, "--screenshot="+filepath.Join(dir, scene.name+"-"+name+".png"))...)
 		}
+	}
+}
+
+// TestScreenshot draws the page for the README into the file SCREENSHOT, which is small: it has as many colours as a palette.
+func TestScreenshot(t *testing.T) {
+	file := os.Getenv("SCREENSHOT")
+	if file == "" {
+		t.Skip("SCREENSHOT=FILE draws the page for the README (make screenshot)")
+	}
+	f := newFakeOffice()
+	at := f.serve(t)
+	scenes[3].play(f)
+	raw := filepath.Join(t.TempDir(), "page.png")
+	browser(t, "http://"+at+"/", "--window-size=1280,800", "--screenshot="+raw)
+	data, err := os.ReadFile(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full, err := png.Decode(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	often := map[color.Color]int{}
+	for y := range full.Bounds().Dy() {
+		for x := range full.Bounds().Dx() {
+			often[full.At(x, y)]++
+		}
+	}
+	colours := slices.SortedFunc(maps.Keys(often), func(a, b color.Color) int { return often[b] - often[a] })
+	small := image.NewPaletted(full.Bounds(), colours[:min(256, len(colours))])
+	imagedraw.Draw(small, small.Bounds(), full, image.Point{}, imagedraw.Src)
+	var out bytes.Buffer
+	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&out, small); err != nil {
+		t.Fatal(err)
+	}
+	if out.Len() > 150<<10 {
+		t.Errorf("got %d bytes, want 150 KB at most", out.Len())
+	}
+	if err := os.WriteFile(file, out.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }

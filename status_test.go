@@ -133,7 +133,7 @@ func (f *fakeOffice) evening() (visits []*visit) {
 		v.hello(uint8(i+1), fmt.Sprintf("agency-%d.csv", i+1))
 		visits = append(visits, v)
 	}
-	f.pass(420, 26936, 25518, 16014, 9238, 991)
+	f.pass(420, 66, 62, 38, 22, 3)
 	f.counts.batch(batchRefused, tally{agency: 2, source: true, refused: &refusals{badBirthdate: 12, badNumber: 3}})
 	f.counts.recoveredIn(12 * time.Millisecond)
 	f.counts.hear(time.Now(), slog.LevelWarn, "protocol", []byte("2026-11-27 21:58:01 WARNING  action: protocol | result: fail | ip: 10.20.9.9 | reason: unknown op 71 | todo: the client breaks the protocol: see docs/protocol.md"))

@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -104,16 +106,20 @@ func TestE2EOtherLanguages(t *testing.T) {
 	}
 }
 
-// TestE2EBuilds builds the program with and without TLS as `make build` does, and looks at the
-// sizes, both times without the status page, whose library has TLS in it. The one without refuses
-// keys in a line, and works.
+// TestE2EBuilds builds the program as `make build` does: with all, without the status page (whose
+// library has TLS in it), and without TLS too. The README has the sizes. The smallest refuses keys
+// and the status page in a line, and works.
 func TestE2EBuilds(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		tags string
 		most int64 // bytes
-	}{{"notls nohttp", 3_774_873}, {"nohttp", 6_815_744}} { // 3.6 and 6.5 MiB
+	}{{"notls nohttp", 3_774_873}, {"nohttp", 6_815_744}, {"all", 7_864_320}} { // 3.6, 6.5 and 7.5 MiB
 		path := filepath.Join(dir, test.tags)
 		cmd := exec.Command("make", "-s", "-C", "..", "build", "TAGS="+test.tags, "OUT='"+path+"'")
 		if output, err := cmd.CombinedOutput(); err != nil {
@@ -124,8 +130,18 @@ func TestE2EBuilds(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Logf("tags %q: %d bytes", test.tags, info.Size())
-		if info.Size() > test.most && runtime.GOARCH == "amd64" {
+		if runtime.GOARCH != "amd64" {
+			continue
+		}
+		if info.Size() > test.most {
 			t.Errorf("tags %q: got %d bytes, want %d at most", test.tags, info.Size(), test.most)
+		}
+		said := 0.0
+		if row := regexp.MustCompile("TAGS='?" + test.tags + "'?`[^|]*\\| ([0-9.]+) MB").FindSubmatch(readme); row != nil {
+			said, _ = strconv.ParseFloat(string(row[1]), 64)
+		}
+		if real := float64(info.Size()) / 1e6; said < 0.95*real || said > 1.05*real {
+			t.Errorf("tags %q: the README says %g MB, and it is %.1f", test.tags, said, real)
 		}
 	}
 	small := func(name string, args ...string) *process {
@@ -134,10 +150,15 @@ func TestE2EBuilds(t *testing.T) {
 		return launchCommand(t, name, cmd)
 	}
 	for _, args := range [][]string{{"-mode=server", "-tls.cert=x"}, {"-mode=server", "-tls.known=x"},
-		{"-mode=client", "-id=1", "-tls.cert=x"}, {"-mode=health", "-tls.cert=x"}, {"-mode=keys", "-agencies=1"}} {
+		{"-mode=client", "-id=1", "-tls.cert=x"}, {"-mode=health", "-tls.cert=x"}, {"-mode=keys", "-agencies=1"},
+		{"-mode=server", "-status.address=127.0.0.1:0"}, {"-mode=server", "-status.hosts=x"}} {
 		p := small("without TLS", append(args, "-server.port=0")...)
 		p.wantExit(exitUsage)
-		wantOneLine(t, fmt.Sprint(args), p.errs.String(), "TLS is not built in")
+		part := "TLS is not built in"
+		if strings.HasPrefix(args[1], "-status") {
+			part = "this build has no status page"
+		}
+		wantOneLine(t, fmt.Sprint(args), p.errs.String(), part)
 	}
 	lots := makeLots(t, dir, 1, 100, 8)
 	port := fmt.Sprint(freePort(t))
