@@ -65,11 +65,14 @@ var endingNames = [endings]string{"client", "server", "protocol"}
 
 // A caller is an agency as its connections show it.
 type caller struct {
-	connected int       // connections that are open
-	since     time.Time // when the first of those came, or the last of those before went; zero: never there
-	from      string    // its address
-	source    string    // what it sent last, by HELLO; empty: it never said HELLO
-	verified  time.Time // when it last asked, behind its last batch, how far the server got; zero: not since it sent more
+	Connected int `json:"connections"` // that are open
+	// Since is when the first of those came, or the last of those before went; zero: never there.
+	Since  time.Time `json:"since,omitzero"`
+	From   string    `json:"from,omitempty"` // its address
+	source string    // what it sent last, by HELLO; empty: it never said HELLO
+	// Verified is when it asked, behind its last batch, how far the server got; zero: not since it
+	// sent more.
+	Verified time.Time `json:"verified,omitzero"`
 }
 
 // A note is a line of the log.
@@ -185,10 +188,10 @@ func (v *visit) sends(agency uint8) {
 	v.forget()
 	v.agency = agency
 	caller := &c.callers[agency]
-	if caller.connected++; caller.connected == 1 {
-		caller.since = time.Now()
+	if caller.Connected++; caller.Connected == 1 {
+		caller.Since = time.Now()
 	}
-	caller.from = v.from
+	caller.From = v.from
 }
 
 // hello notes a HELLO. The second one on a connection is how a client asks, at the end of its file,
@@ -198,9 +201,9 @@ func (v *visit) hello(agency uint8, source string) {
 	c := v.counts
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.callers[agency].source, c.callers[agency].verified = source, time.Time{}
+	c.callers[agency].source, c.callers[agency].Verified = source, time.Time{}
 	if v.source != "" {
-		c.callers[agency].verified = time.Now()
+		c.callers[agency].Verified = time.Now()
 	}
 	v.source = source
 }
@@ -211,8 +214,8 @@ func (v *visit) forget() {
 		return
 	}
 	caller := &v.counts.callers[v.agency]
-	if caller.connected--; caller.connected == 0 {
-		caller.since = time.Now()
+	if caller.Connected--; caller.Connected == 0 {
+		caller.Since = time.Now()
 	}
 }
 
@@ -309,10 +312,10 @@ func (f countedFile) sync() error {
 
 // storeFacts are what a store says of itself at one moment.
 type storeFacts struct {
-	bets     uint64
-	length   int64 // bytes of the bets file
-	sources  int
-	segments int // of the log, that wait for a checkpoint
+	Bets     uint64 `json:"bets"`
+	Bytes    int64  `json:"bytes"` // of the bets file
+	Sources  int    `json:"sources"`
+	Segments int    `json:"log_segments"` // that wait for a checkpoint
 	commits  *histogram
 	trouble  error // why bets are not taken now; nil: they are
 	fatal    error // why the store is dead; nil: it is not
@@ -323,8 +326,8 @@ type storeFacts struct {
 
 // agencyFacts are what a store says of one agency.
 type agencyFacts struct {
-	files   int    // sources of it that the store remembers
-	source  string // the one that was asked for, or the only one; empty: there is none
-	records uint64 // of that source, that were decided on
-	stored  uint64 // bets of all of them that were stored
+	Files   int    `json:"sources"`          // of it that the store remembers
+	Source  string `json:"source,omitempty"` // the one that was asked for, or the only one; empty: there is none
+	Records uint64 `json:"records"`          // of that source, that were decided on
+	Stored  uint64 `json:"stored"`           // bets of all of them that were stored
 }

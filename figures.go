@@ -55,7 +55,6 @@ type report struct {
 	Draw        drawFigures       `json:"draw"`
 	Connections connectionFigures `json:"connections"`
 	Log         logFigures        `json:"log"`
-	commits     *histogram
 }
 
 // programFigures are about the program.
@@ -68,13 +67,10 @@ type programFigures struct {
 
 // storeFigures are about what is stored.
 type storeFigures struct {
-	Promise  string  `json:"promise"` // what an answer survives
-	Bets     uint64  `json:"bets"`
-	Bytes    int64   `json:"bytes"`
-	Sources  int     `json:"sources"`
-	Segments int     `json:"log_segments"`
-	Commit   float64 `json:"commit_latest_seconds"`
-	P99      float64 `json:"commit_p99_seconds"`
+	Promise string `json:"promise"` // what an answer survives
+	storeFacts
+	Commit float64 `json:"commit_latest_seconds"`
+	P99    float64 `json:"commit_p99_seconds"`
 }
 
 // diskFigures are about the disk that the store is on.
@@ -87,23 +83,17 @@ type diskFigures struct {
 
 // agencyFigures are about one agency.
 type agencyFigures struct {
-	Agency    uint8             `json:"agency"`
-	State     agencyState       `json:"state"`
-	Expected  bool              `json:"expected"`
-	Connected int               `json:"connections"`
-	Since     time.Time         `json:"since,omitzero"` // connected, or gone
-	From      string            `json:"from,omitempty"`
-	Files     int               `json:"sources"`
-	Source    string            `json:"source,omitempty"` // the one it sent last
-	Records   uint64            `json:"records"`          // of that source, that the server has decided on
-	Stored    uint64            `json:"stored"`
-	Refused   map[string]uint64 `json:"refused"` // by reason
-	Rate      float64           `json:"bets_per_second"`
-	Last      time.Time         `json:"last_bet,omitzero"`
-	Finished  bool              `json:"finished"`
-	Winners   int               `json:"winners"` // once they are known
-	Verified  time.Time         `json:"verified,omitzero"`
-	Key       time.Time         `json:"key_made,omitzero"`
+	Agency   uint8       `json:"agency"`
+	State    agencyState `json:"state"`
+	Expected bool        `json:"expected"`
+	caller
+	agencyFacts
+	Refused  map[string]uint64 `json:"refused"` // by reason
+	Rate     float64           `json:"bets_per_second"`
+	Last     time.Time         `json:"last_bet,omitzero"`
+	Finished bool              `json:"finished"`
+	Winners  int               `json:"winners"` // once they are known
+	Key      time.Time         `json:"key_made,omitzero"`
 }
 
 // An agencyState says in a word how an agency does. Those with trouble sort first.
@@ -197,8 +187,8 @@ func (w *watch) sample(now time.Time) {
 	if len(w.rates) == rateSpan {
 		w.rates = append(w.rates[:0], w.rates[1:]...)
 	}
-	w.rates = append(w.rates, facts.bets-w.bets)
-	w.bets = facts.bets
+	w.rates = append(w.rates, facts.Bets-w.bets)
+	w.bets = facts.Bets
 	past := &w.past[w.samples%len(w.past)]
 	for i := range past {
 		past[i] = w.office.counts.agencies[i].stored.Load()
@@ -218,10 +208,10 @@ func (w *watch) notice(now time.Time, facts *storeFacts) {
 		w.drawAt = now
 	}
 	if !w.opened || now.YearDay() != w.day.YearDay() {
-		w.day, w.bytes = now, facts.length
+		w.day, w.bytes = now, facts.Bytes
 	}
 	if !w.opened {
-		w.bets, w.opened = facts.bets, true
+		w.bets, w.opened = facts.Bets, true
 	}
 	w.drawn = facts.drawn
 }
@@ -256,9 +246,9 @@ func (w *watch) report(now time.Time) *report {
 		facts = &at
 	}
 	w.notice(now, facts)
-	r := &report{Time: now, Reason: w.reason, Since: w.since, Taking: w.reason == "", Alive: true, commits: new(histogram), Rates: slices.Clone(w.rates)}
+	r := &report{Time: now, Reason: w.reason, Since: w.since, Taking: w.reason == "", Alive: true, Rates: slices.Clone(w.rates)}
 	callers := w.countFigures(r)
-	r.Store = storeFigures{Promise: promise(w.office.cfg.storeSync)}
+	r.Store = storeFigures{storeFacts: storeFacts{commits: new(histogram)}, Promise: promise(w.office.cfg.storeSync)}
 	r.Draw = drawFigures{Expected: w.office.cfg.drawAgencies, Time: w.drawAt}
 	if facts != nil {
 		w.storeFigures(r, facts)
@@ -292,17 +282,15 @@ func (w *watch) storeFigures(r *report, facts *storeFacts) {
 	} else if facts.trouble != nil {
 		r.Detail = "Make room: bets are taken again by themselves."
 	}
-	r.commits = facts.commits
 	r.Store.Commit, r.Store.P99 = time.Duration(facts.commits.latest.Load()).Seconds(), facts.commits.quantile(0.99)
-	r.Store.Bets, r.Store.Bytes = facts.bets, facts.length
-	r.Store.Sources, r.Store.Segments = facts.sources, facts.segments
+	r.Store.storeFacts = *facts
 	r.Draw.Done, r.Draw.Finished = facts.drawn, facts.finished.count()
 	if facts.found != nil {
 		r.Draw.Seal = hex.EncodeToString(facts.found.seal[:])
 	}
 	r.Disk.Free, r.Disk.Known = freeDisk(filepath.Dir(w.office.cfg.storePath))
 	if passed := r.Time.Sub(w.day).Seconds(); passed > 0 {
-		r.Disk.Rate = float64(facts.length-w.bytes) / passed
+		r.Disk.Rate = float64(facts.Bytes-w.bytes) / passed
 	}
 	if r.Disk.Known && r.Disk.Rate > 0 {
 		r.Disk.Lasts = float64(r.Disk.Free) / r.Disk.Rate
@@ -317,13 +305,10 @@ func (w *watch) agencyFigures(r *report, open *openOffice, facts *storeFacts, ca
 	}
 	for i := 1; i < len(callers); i++ {
 		agency, caller := uint8(i), &callers[i]
-		a := agencyFigures{Agency: agency, Finished: facts.finished.has(agency), Key: made[agency]}
+		a := agencyFigures{Agency: agency, caller: *caller, agencyFacts: open.store.agencyFacts(agency, caller.source),
+			Finished: facts.finished.has(agency), Key: made[agency]}
 		a.Expected = !a.Key.IsZero() || open.keys == nil && i <= w.office.cfg.drawAgencies
-		a.Connected, a.Since, a.From = caller.connected, caller.since, caller.from
-		a.Source, a.Verified = caller.source, caller.verified
-		stored := open.store.agencyFacts(agency, caller.source)
-		a.Source, a.Files, a.Records = stored.source, stored.files, stored.records
-		w.betFigures(&a, r.Time, stored)
+		w.betFigures(&a, r.Time)
 		if facts.found != nil {
 			a.Winners = facts.found.winners[i].count
 			r.Draw.Winners += a.Winners
@@ -342,9 +327,9 @@ func (w *watch) agencyFigures(r *report, open *openOffice, facts *storeFacts, ca
 }
 
 // betFigures puts in what is counted of an agency's bets.
-func (w *watch) betFigures(a *agencyFigures, now time.Time, stored agencyFacts) {
+func (w *watch) betFigures(a *agencyFigures, now time.Time) {
 	counted := &w.office.counts.agencies[a.Agency]
-	a.Stored = stored.stored + counted.loose.Load()
+	a.Stored += counted.loose.Load()
 	a.Refused = map[string]uint64{}
 	for why := range counted.refused {
 		if n := counted.refused[why].Load(); n > 0 {

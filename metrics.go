@@ -5,7 +5,6 @@ import (
 	"maps"
 	"math"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -127,7 +126,7 @@ func (m *metricsText) intake(r *report, c *counts) {
 	for result, name := range batchResultNames {
 		m.sample(float64(c.batches[result].Load()), "result", name)
 	}
-	m.histogram("tp0_commit_duration_seconds", "What it took to make a group of batches durable.", r.commits)
+	m.histogram("tp0_commit_duration_seconds", "What it took to make a group of batches durable.", r.Store.commits)
 }
 
 // disk writes the metrics of the store and its disk.
@@ -194,29 +193,22 @@ func truth(b bool) float64 {
 
 // process writes the metrics that every process has, as far as this system shows them in /proc.
 func (m *metricsText) process(started time.Time) {
-	m.single("process_start_time_seconds", "gauge", "Start time of the process, in seconds since 1970.", float64(started.UnixMilli())/1000)
-	stat, _ := os.ReadFile("/proc/self/stat")
-	_, text, _ := bytes.Cut(stat, []byte(") ")) // the name in parentheses may have spaces
-	fields := strings.Fields(string(text))
-	number := func(i int) float64 { // the field that proc(5) counts as i+3
-		value, _ := strconv.ParseFloat(fields[i], 64)
-		return value
-	}
-	if len(fields) > 21 {
-		const ticks = 100 // a second, on every Linux that Go knows
-		m.single("process_cpu_seconds_total", "counter", "Processor time, user and system, in seconds.", (number(11)+number(12))/ticks)
-		m.single("process_virtual_memory_bytes", "gauge", "Virtual memory.", number(20))
-		m.single("process_resident_memory_bytes", "gauge", "Resident memory.", number(21)*float64(os.Getpagesize()))
-	}
-	if open, err := filepath.Glob("/proc/self/fd/*"); err == nil && len(open) > 0 {
+	m.single("process_start_time_seconds", "gauge", "Start time, in seconds since 1970.", float64(started.UnixMilli())/1000)
+	m.single("process_max_fds", "gauge", "Open file descriptors at most.", float64(fileLimit()))
+	if open, _ := os.ReadDir("/proc/self/fd"); len(open) > 0 {
 		m.single("process_open_fds", "gauge", "Open file descriptors.", float64(len(open)))
 	}
-	limits, _ := os.ReadFile("/proc/self/limits")
-	if _, text, found := bytes.Cut(limits, []byte("Max open files")); found {
-		if fields := strings.Fields(string(text)); len(fields) > 0 {
-			if most, err := strconv.ParseFloat(fields[0], 64); err == nil {
-				m.single("process_max_fds", "gauge", "Open file descriptors at most.", most)
-			}
-		}
+	stat, _ := os.ReadFile("/proc/self/stat")
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // from the one that proc(5) counts as 3
+	if len(fields) < 22 {
+		return
 	}
+	number := func(i int) float64 {
+		value, _ := strconv.ParseFloat(fields[i-3], 64)
+		return value
+	}
+	const ticks = 100 // a second, on every Linux that Go knows
+	m.single("process_cpu_seconds_total", "counter", "Processor time, user and system, in seconds.", (number(14)+number(15))/ticks)
+	m.single("process_virtual_memory_bytes", "gauge", "Virtual memory.", number(23))
+	m.single("process_resident_memory_bytes", "gauge", "Resident memory.", number(24)*float64(os.Getpagesize()))
 }

@@ -159,7 +159,7 @@ func TestMetricsValues(t *testing.T) {
 	at := f.serve(t)
 	visits := f.evening()
 	visits[3].end(endClient)
-	f.counts.callers[4].since = time.Now().Add(-time.Hour)
+	f.counts.callers[4].Since = time.Now().Add(-time.Hour)
 	f.counts.agencies[4].last.Store(time.Now().Add(-time.Hour).UnixNano())
 	f.counts.written.Add(4096)
 	f.counts.syncs.Add(2)
@@ -174,7 +174,7 @@ func TestMetricsValues(t *testing.T) {
 	}
 	stored := float64(f.counts.agencies[1].stored.Load())
 	for sample, want := range map[string]float64{
-		`tp0_available`: 1, `tp0_bets_stored_total{agency="1"}`: stored, `tp0_store_bets`: float64(f.fake.said.bets),
+		`tp0_available`: 1, `tp0_bets_stored_total{agency="1"}`: stored, `tp0_store_bets`: float64(f.fake.said.Bets),
 		`tp0_bets_refused_total{agency="2",reason="number is over the highest that is valid"}`: 3,
 		`tp0_batches_total{result="refused"}`:                                                  1, `tp0_batches_total{result="unavailable"}`: 0,
 		`tp0_commit_duration_seconds_count`: 420, `tp0_disk_written_bytes_total`: 4096, `tp0_disk_syncs_total`: 2,

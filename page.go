@@ -126,7 +126,7 @@ func drawViews(r *report) []view {
 	case d.Expected == 0:
 		return nil
 	default:
-		v["text"] = fmt.Sprintf("%d of %d agencies have finished. Waited for: %s.", d.Finished, d.Expected, agencyList(d.Awaited))
+		v["text"] = fmt.Sprintf("%d of %d agencies have finished. Waited for: %s.", d.Finished, d.Expected, strings.Trim(fmt.Sprint(d.Awaited), "[]"))
 	}
 	switch {
 	case d.Seal != "":

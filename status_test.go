@@ -84,13 +84,13 @@ func (f *fakeOffice) pass(seconds int, rates ...int) {
 		for agency, rate := range rates {
 			n := rate * (80 + random.IntN(40)) / 100 * min(i, 30) / 30
 			f.counts.batch(batchStored, tally{agency: uint8(agency + 1), source: true, stored: n})
-			f.fake.said.bets += uint64(n)
-			f.fake.said.length += int64(n) * 52
+			f.fake.said.Bets += uint64(n)
+			f.fake.said.Bytes += int64(n) * 52
 			a := &f.fake.agencies[agency+1]
-			a.files, a.source = 1, fmt.Sprintf("agency-%d.csv", agency+1)
-			a.records, a.stored = a.records+uint64(n), a.stored+uint64(n)
+			a.Files, a.Source = 1, fmt.Sprintf("agency-%d.csv", agency+1)
+			a.Records, a.Stored = a.Records+uint64(n), a.Stored+uint64(n)
 		}
-		f.fake.said.sources = len(rates)
+		f.fake.said.Sources = len(rates)
 		f.fake.said.commits.observe(time.Duration(800+random.IntN(900)) * time.Microsecond)
 		w.sample(now.Add(time.Duration(i) * time.Second))
 	}
@@ -111,7 +111,7 @@ var scenes = []struct {
 	{"gone", func(f *fakeOffice) {
 		visits := f.evening()
 		visits[3].end(endClient)
-		f.counts.callers[4].since = time.Now().Add(-90 * time.Second)
+		f.counts.callers[4].Since = time.Now().Add(-90 * time.Second)
 		f.counts.agencies[4].last.Store(time.Now().Add(-90 * time.Second).UnixNano())
 	}},
 	{"waiting", func(f *fakeOffice) {
@@ -147,7 +147,7 @@ func (f *fakeOffice) finish(visits []*visit, agencies ...int) {
 		visits[agency-1].hello(uint8(agency), visits[agency-1].source)
 		visits[agency-1].end(endClient)
 		f.fake.said.finished.add(uint8(agency))
-		f.counts.callers[agency].since = time.Now().Add(-time.Minute)
+		f.counts.callers[agency].Since = time.Now().Add(-time.Minute)
 	}
 }
 
@@ -220,7 +220,7 @@ func TestHealth(t *testing.T) {
 // TestSentences has the page's first line in each state.
 func TestSentences(t *testing.T) {
 	since := time.Date(2026, 11, 27, 10, 41, 0, 0, time.Local)
-	base := report{Time: since.Add(time.Hour), Taking: true, Store: storeFigures{Bets: 78688}, Draw: drawFigures{Expected: 5, Finished: 3}}
+	base := report{Time: since.Add(time.Hour), Taking: true, Store: storeFigures{storeFacts: storeFacts{Bets: 78688}}, Draw: drawFigures{Expected: 5, Finished: 3}}
 	for _, tt := range []struct {
 		change func(r *report)
 		want   string
@@ -249,7 +249,7 @@ func TestAgencyStates(t *testing.T) {
 	visits[4].end(endClient)
 	f.fake.said.finished.add(5)
 	long := time.Now().Add(-time.Minute)
-	f.counts.callers[4].since, f.counts.callers[5].since = long, long
+	f.counts.callers[4].Since, f.counts.callers[5].Since = long, long
 	f.counts.agencies[2].last.Store(long.UnixNano())
 	f.counts.agencies[4].last.Store(long.UnixNano())
 	f.cfg.drawAgencies = 6

@@ -412,7 +412,7 @@ func (s *store) facts() storeFacts {
 	segments := s.ledger.wal.waiting()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return storeFacts{bets: s.state.bets, length: s.state.length, sources: s.state.sources.count(), segments: segments,
+	return storeFacts{Bets: s.state.bets, Bytes: s.state.length, Sources: s.state.sources.count(), Segments: segments,
 		trouble: s.health.trouble, fatal: s.health.fatal, finished: s.state.draw.finished,
 		drawn: s.state.draw.drawn != noNumber, found: s.drawing.found, commits: &s.took}
 }
@@ -423,11 +423,11 @@ func (s *store) agencyFacts(agency uint8, name string) (f agencyFacts) {
 	defer s.mu.Unlock()
 	names := s.state.sources[agency]
 	for other, at := range names {
-		f.stored += at.stored
+		f.Stored += at.stored
 		if len(names) == 1 || other == name {
-			f.source, f.records = other, at.Records
+			f.Source, f.Records = other, at.Records
 		}
 	}
-	f.files = len(names)
+	f.Files = len(names)
 	return f
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -18,47 +17,28 @@ func countText(n uint64) string {
 	return text
 }
 
-// sizeText writes a number of bytes with two or three digits.
+// sizeText writes a number of bytes.
 func sizeText(n uint64) string {
-	size, unit := float64(n), "bytes"
-	for _, larger := range []string{"KB", "MB", "GB", "TB"} {
-		if size < 1000 {
-			break
-		}
-		size, unit = size/1000, larger
+	if n < 10e9 {
+		return countText(n/1e6) + " MB"
 	}
-	if size < 10 && unit != "bytes" {
-		return fmt.Sprintf("%.1f %s", size, unit)
-	}
-	return fmt.Sprintf("%.0f %s", size, unit)
+	return countText(n/1e9) + " GB"
 }
 
 // shortText writes a duration of seconds that may be very short.
 func shortText(seconds float64) string {
-	switch {
-	case seconds < 0.0001:
-		return "under 0.1 ms"
-	case seconds < 0.01:
-		return fmt.Sprintf("%.1f ms", seconds*1000)
-	case seconds < 1:
-		return fmt.Sprintf("%.0f ms", seconds*1000)
-	}
-	return fmt.Sprintf("%.1f s", seconds)
+	return time.Duration(seconds * 1e9).Round(100 * time.Microsecond).String()
 }
 
 // longText writes a duration of seconds that may be very long.
 func longText(seconds float64) string {
 	switch {
-	case seconds < 90:
-		return fmt.Sprintf("%.0f s", seconds)
 	case seconds < 90*60:
 		return fmt.Sprintf("%.0f min", seconds/60)
 	case seconds < 48*3600:
 		return fmt.Sprintf("%.0f h", seconds/3600)
-	case seconds < 2*365*86400:
-		return fmt.Sprintf("%.0f days", seconds/86400)
 	}
-	return "years"
+	return fmt.Sprintf("%.0f days", seconds/86400)
 }
 
 // timeText writes a time, with its day where that is not today.
@@ -67,17 +47,4 @@ func timeText(now, t time.Time) string {
 		return t.Format("15:04:05")
 	}
 	return t.Format("2006-01-02 15:04")
-}
-
-// agencyList lists agencies, of many only the first.
-func agencyList(agencies []int) string {
-	var words []string
-	for i, agency := range agencies {
-		if i == 12 {
-			words = append(words, fmt.Sprintf("and %d more", len(agencies)-i))
-			break
-		}
-		words = append(words, strconv.Itoa(agency))
-	}
-	return strings.Join(words, ", ")
 }
