@@ -47,7 +47,7 @@ func openAgencyFile(cfg *config, log *slog.Logger) (*agencyFile, error) {
 func (a *agencyFile) claim() error {
 	info, err := a.file.Stat()
 	if err == nil {
-		err = lockFile(a.file)
+		err = lockFile(a.file, "client")
 	}
 	if err != nil {
 		return fmt.Errorf("agency file: %s: %w", a.path, err)

@@ -6,7 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
+	"runtime"
 	"syscall"
 )
 
@@ -57,14 +57,11 @@ func isFatal(err error) bool {
 	return errors.As(err, &fatal)
 }
 
-// errLocked says that another process has a file's lock.
-var errLocked = errors.New("locked by another process")
-
-// lockFile takes f for this process alone, until it is closed. Its error says who has it. A file
-// system without locks is no reason not to go on.
-func lockFile(f *os.File) error {
-	if err := tryLock(f); err == errLocked {
-		return fmt.Errorf("in use by another client%s", holder(f))
+// lockFile takes f for this process alone, until it is closed. Its error says who has it: another
+// server or client. A file system without locks is no reason not to go on.
+func lockFile(f *os.File, who string) error {
+	if lockedElsewhere(f) {
+		return fmt.Errorf("in use by another %s%s", who, holder(f))
 	}
 	return nil
 }
@@ -73,16 +70,16 @@ func lockFile(f *os.File) error {
 type osDisk struct {
 	// folder is opened once, at the start: later there might be no descriptor left for it, and a
 	// sync that cannot be tried would be as bad as one that failed.
-	folder   *os.File
-	lockFile *os.File // PATH.lock
+	folder *os.File
+	guard  *os.File // PATH.lock
 }
 
 // openDisk takes the store of a bets file for this process alone. It returns the path that links
 // lead to: whatever name a server is given, it finds the files beside the one bets file.
 //
-// PATH.lock keeps other servers off even before there is a bets file, and says who has the store. It
-// stays behind, since removing it would let two processes lock two files of one name. Against other
-// names (a hard link, a bind mount) the bets file is locked too, when it is opened.
+// PATH.lock keeps other servers off even before there is a bets file. It stays behind, since removing
+// it would let two processes lock two files of one name. Against other names (a hard link, a bind
+// mount) the bets file is locked too, when it is opened.
 func openDisk(path string) (d *osDisk, real string, err error) {
 	real, err = filepath.EvalSymlinks(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -100,34 +97,16 @@ func openDisk(path string) (d *osDisk, real string, err error) {
 	}
 	d = new(osDisk)
 	if d.folder, err = os.Open(filepath.Dir(real)); err == nil {
-		d.lockFile, err = lockPath(real + ".lock")
+		d.guard, err = os.OpenFile(real+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	}
+	if err == nil {
+		err = osFile{d.guard}.lock()
 	}
 	if err != nil {
 		d.Close()
-		return nil, "", err
+		return nil, "", fmt.Errorf("store: %w", err)
 	}
 	return d, real, nil
-}
-
-// lockPath takes the lock file of that name, and writes this process's pid into it.
-func lockPath(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("store: %w", err)
-	}
-	if err := tryLock(f); err != nil {
-		defer f.Close()
-		if err != errLocked {
-			return nil, fmt.Errorf("store: locking %s: %w", name, err)
-		}
-		holder, _ := io.ReadAll(io.LimitReader(f, 20))
-		return nil, fmt.Errorf("store: %s is in use by another server, pid %s: stop that one, or set another store.path",
-			strings.TrimSuffix(name, ".lock"), strings.TrimSpace(string(holder)))
-	}
-	if err := f.Truncate(0); err == nil { // the pid is a courtesy: the lock holds without it
-		fmt.Fprintf(io.NewOffsetWriter(f, 0), "%d\n", os.Getpid())
-	}
-	return f, nil
 }
 
 func (d *osDisk) open(name string, flag int) (file, error) {
@@ -142,15 +121,16 @@ func (d *osDisk) rename(from, to string) error { return os.Rename(from, to) }
 func (d *osDisk) remove(name string) error     { return os.Remove(name) }
 
 func (d *osDisk) syncDir() error {
-	if err := syncFolder(d.folder); !errors.Is(err, syscall.EINVAL) {
-		return err
+	err := d.folder.Sync()
+	if errors.Is(err, syscall.EINVAL) || runtime.GOOS == "windows" {
+		return nil // what has no sync of folders does it by itself
 	}
-	return nil // a file system that has no sync of folders does it by itself
+	return err
 }
 
 // Close gives the store back.
 func (d *osDisk) Close() error {
-	return errors.Join(d.folder.Close(), d.lockFile.Close())
+	return errors.Join(d.folder.Close(), d.guard.Close())
 }
 
 // An osFile is a file of the real disk.
@@ -166,9 +146,8 @@ func (f osFile) size() (int64, error) {
 }
 
 func (f osFile) lock() error {
-	if err := tryLock(f.File); err != nil {
-		return fmt.Errorf("%s is in use by another server%s, under another name or without its .lock file (%w): "+
-			"stop that one, or set another store.path", f.Name(), holder(f.File), err)
+	if err := lockFile(f.File, "server"); err != nil {
+		return fmt.Errorf("%s is %w: stop that one, or set another store.path", f.Name(), err)
 	}
 	return nil
 }

@@ -53,13 +53,11 @@ func forget(f *os.File, end int64) {
 	}
 }
 
-// tryLock takes a lock on f that ends with the process, however it ends.
-func tryLock(f *os.File) error {
+// lockedElsewhere takes a lock on f that ends with the process, however it ends. It reports whether
+// another process has it.
+func lockedElsewhere(f *os.File) bool {
 	err := control(f, "flock", func(fd int) error { return syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB) })
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return errLocked
-	}
-	return err
+	return errors.Is(err, syscall.EWOULDBLOCK)
 }
 
 // holder names the process that has the lock on f, where the system tells.
@@ -78,9 +76,6 @@ func holder(f *os.File) string {
 	}
 	return ""
 }
-
-// syncFolder makes what happened in a folder durable.
-func syncFolder(dir *os.File) error { return dir.Sync() }
 
 // freeDisk returns how many bytes this user may still write to the disk that dir is on.
 func freeDisk(dir string) (free uint64, known bool) {

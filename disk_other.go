@@ -17,15 +17,12 @@ func reserve(*os.File, int64, int64) error { return errors.ErrUnsupported }
 // forget leaves it to the system when to forget.
 func forget(*os.File, int64) {}
 
-// tryLock does nothing: this system has no lock in the standard library that ends with the process.
-// See to it that one server has one store.
-func tryLock(*os.File) error { return nil }
+// lockedElsewhere does nothing: this system has no lock in the standard library that ends with the
+// process. See to it that one server has one store.
+func lockedElsewhere(*os.File) bool { return false }
 
 // holder knows nothing here.
 func holder(*os.File) string { return "" }
-
-// syncFolder does nothing: this system cannot sync a folder.
-func syncFolder(*os.File) error { return nil }
 
 // fileLimit returns how many files and connections the process may have open.
 func fileLimit() int { return math.MaxInt32 }

@@ -18,20 +18,14 @@ func reserve(*os.File, int64, int64) error { return errors.ErrUnsupported }
 // forget leaves it to the system when to forget.
 func forget(*os.File, int64) {}
 
-// tryLock takes a lock on f that ends with the process, however it ends.
-func tryLock(f *os.File) error {
-	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if err == syscall.EWOULDBLOCK {
-		return errLocked
-	}
-	return err
+// lockedElsewhere takes a lock on f that ends with the process, however it ends. It reports whether
+// another process has it.
+func lockedElsewhere(f *os.File) bool {
+	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == syscall.EWOULDBLOCK
 }
 
 // holder knows nothing here.
 func holder(*os.File) string { return "" }
-
-// syncFolder makes what happened in a folder durable.
-func syncFolder(dir *os.File) error { return dir.Sync() }
 
 // fileLimit returns how many files and connections the process may have open.
 func fileLimit() int {
