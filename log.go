@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -103,11 +104,10 @@ const (
 	logPatience = 5 * time.Second
 	// tellPatience is for how long standard error may take nothing.
 	tellPatience = time.Second
-	// logQueue is how many bytes of lines wait for standard output. Who has more to say waits, too.
-	logQueue = 64 << 10
-	// logPiece is how many bytes are written at once, if a line is no longer. A pipe takes
-	// so many without a break, and each piece that it takes is a sign of life.
-	logPiece = 4 << 10
+	// logQueue is how many writes wait for standard output. Each is a line, or a burst.
+	logQueue = 64
+	// burstMax is how many bytes of lines a burst gathers for one write.
+	burstMax = 4 << 10
 )
 
 // A lineWriter writes whole lines, one after another, whichever goroutine they come from.
@@ -118,126 +118,114 @@ const (
 // are dropped and counted, and standard error is told so once. When it takes lines again,
 // a line says how many are missing.
 type lineWriter struct {
-	out    io.Writer
-	errors io.Writer // where it is said that lines are dropped
+	out     io.Writer
+	errors  io.Writer // where it is said that lines are dropped
+	queue   chan queuedLines
+	bar     atomic.Pointer[progress] // shares the terminal and steps aside for a line; nil: there is none
+	stuck   atomic.Bool              // nobody has found room in the queue for logPatience: nobody waits for it any more
+	dropped atomic.Int64             // lines, since the last that was written
+	told    sync.Once                // standard error was told
+}
 
-	mu      sync.Mutex // protects following
-	changed sync.Cond  // lines have come, were written or dropped, or stalled was set
-	queue   []byte     // lines that wait
-	began   time.Time  // when the write under way began; zero: none is
-	stalled bool       // it has taken longer than logPatience
-	dropped int        // lines, since the last that was written
-	told    bool       // standard error was told
-	bar     *progress  // the progress bar that shares the terminal, which steps aside for a line; nil: none
+// A queuedLines is some lines to write, or a mark that says when all before it are written.
+type queuedLines struct {
+	text    []byte
+	written chan struct{} // closed then; nil: no mark
 }
 
 // newLineWriter returns a writer of lines to out.
 func newLineWriter(out, errors io.Writer) *lineWriter {
-	w := &lineWriter{out: out, errors: errors}
-	w.changed.L = &w.mu
-	go w.writeLoop()
+	w := &lineWriter{out: out, errors: errors, queue: make(chan queuedLines, logQueue)}
+	go func() {
+		for lines := range w.queue {
+			w.write(lines)
+		}
+	}()
 	return w
 }
 
-// Write takes lines, which end with a line break. It waits where the queue is full, and
-// never fails.
+// Write takes lines, which end with a line break. It never fails.
 func (w *lineWriter) Write(lines []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	full := func() bool { return len(w.queue) > 0 && len(w.queue)+len(lines) > logQueue }
-	for full() && !w.stalled {
-		w.changed.Wait()
-	}
-	if full() {
+	if !w.enqueue(queuedLines{text: bytes.Clone(lines)}) {
 		w.drop(lines)
-		return len(lines), nil
 	}
-	w.queue = append(w.queue, lines...)
-	w.changed.Broadcast()
 	return len(lines), nil
 }
 
-// drop counts lines that nobody will see. w.mu is held.
-func (w *lineWriter) drop(lines []byte) { w.dropped += bytes.Count(lines, []byte{'\n'}) }
-
-// writeLoop writes what comes into the queue.
-func (w *lineWriter) writeLoop() {
-	watch := time.AfterFunc(logPatience, w.stall)
-	var piece []byte
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for {
-		for len(w.queue) == 0 {
-			w.changed.Wait()
-		}
-		end := pieceEnd(w.queue)
-		piece = append(piece[:0], w.queue[:end]...)
-		w.queue = append(w.queue[:0], w.queue[end:]...)
-		w.began = time.Now()
-		watch.Reset(logPatience)
-		bar := w.bar
-		w.mu.Unlock()
-		var err error
-		bar.around(func() { _, err = w.out.Write(piece) })
-		watch.Stop()
-		if err != nil {
-			w.tell(err.Error())
-		}
-		w.mu.Lock()
-		w.wrote(piece, err)
+// enqueue puts lines into the queue. It reports false if there is no room, and there was
+// none for logPatience.
+func (w *lineWriter) enqueue(lines queuedLines) bool {
+	select {
+	case w.queue <- lines:
+		return true
+	default:
+	}
+	if w.stuck.Load() {
+		return false
+	}
+	select {
+	case w.queue <- lines:
+		return true
+	case <-time.After(logPatience):
+		w.stuck.Store(true)
+		w.tell("it takes nothing")
+		return false
 	}
 }
 
-// pieceEnd returns where the first piece of lines ends.
-func pieceEnd(lines []byte) int {
-	if len(lines) <= logPiece {
-		return len(lines)
+// write writes what was in the queue.
+func (w *lineWriter) write(lines queuedLines) {
+	if lines.written != nil {
+		close(lines.written)
+		return
 	}
-	if end := bytes.LastIndexByte(lines[:logPiece], '\n'); end >= 0 {
-		return end + 1
-	}
-	return bytes.IndexByte(lines, '\n') + 1
-}
-
-// wrote notes that a write has ended. w.mu is held.
-func (w *lineWriter) wrote(piece []byte, err error) {
-	w.began, w.stalled = time.Time{}, false
+	var err error
+	w.bar.Load().around(func() { _, err = w.out.Write(lines.text) })
 	if err != nil {
-		w.drop(piece)
-	} else if w.dropped > 0 {
-		line := appendLineHead(w.queue, time.Now(), slog.LevelWarn, actLog)
-		line = appendAttr(appendAttr(line, fail), slog.Int("lines", w.dropped))
-		w.queue = append(appendAttr(line, slog.String("reason", "nothing took them: they are missing here")), '\n')
-		w.dropped = 0
+		w.drop(lines.text)
+		w.tell(err.Error())
+		return
 	}
-	w.changed.Broadcast()
+	w.stuck.Store(false)
+	if missing := w.dropped.Swap(0); missing > 0 {
+		line := appendLineHead(nil, time.Now(), slog.LevelWarn, actLog)
+		line = appendAttr(appendAttr(line, fail), slog.Int64("lines", missing))
+		line = appendAttr(line, slog.String("reason", "nothing took them: they are missing here"))
+		w.write(queuedLines{text: append(line, '\n')})
+	}
 }
 
-// stall notes that a write takes longer than logPatience.
-func (w *lineWriter) stall() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.began.IsZero() || time.Since(w.began) < logPatience {
-		return // it has ended meanwhile
+// drop counts lines that nobody will see.
+func (w *lineWriter) drop(lines []byte) { w.dropped.Add(int64(bytes.Count(lines, []byte{'\n'}))) }
+
+// drain waits until all lines are written, or nothing takes them.
+func (w *lineWriter) drain() {
+	mark := queuedLines{written: make(chan struct{})}
+	if !w.enqueue(mark) {
+		return
 	}
-	w.mu.Unlock()
-	w.tell("it has taken nothing for " + logPatience.String())
-	w.mu.Lock()
-	if !w.began.IsZero() {
-		w.stalled = true
-		w.changed.Broadcast()
+	select {
+	case <-mark.written:
+	case <-time.After(logPatience):
+		w.tell("it takes nothing")
 	}
+}
+
+// share makes the lines step around bar, or no longer if bar is nil. Where the lines go
+// elsewhere than to a terminal they are not in its way.
+func (w *lineWriter) share(bar *progress) {
+	if file, ok := w.out.(*os.File); ok && !isTerminal(file) {
+		return
+	}
+	w.drain()
+	w.bar.Store(bar)
 }
 
 // tell says once on standard error that lines are dropped.
 func (w *lineWriter) tell(reason string) {
-	w.mu.Lock()
-	first := !w.told
-	w.told = true
-	w.mu.Unlock()
-	if first {
+	w.told.Do(func() {
 		tellError(w.errors, "standard output: "+reason+": the program goes on without its log")
-	}
+	})
 }
 
 // tellError prints text as one line, whatever is in it. It does not wait for a standard
@@ -255,32 +243,10 @@ func tellError(stderr io.Writer, text string) {
 	}
 }
 
-// share makes the lines step around bar, or no longer if bar is nil. Where the lines go
-// elsewhere than to a terminal they are not in its way.
-func (w *lineWriter) share(bar *progress) {
-	if file, ok := w.out.(*os.File); ok && !isTerminal(file) {
-		return
-	}
-	w.drain()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.bar = bar
-}
-
-// drain waits until all lines are written, or nothing takes them.
-func (w *lineWriter) drain() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for (len(w.queue) > 0 || !w.began.IsZero()) && !w.stalled {
-		w.changed.Wait()
-	}
-}
-
 // A lineHandler is the slog.Handler of the form above: one write a line.
 type lineHandler struct {
 	out   io.Writer
 	level slog.Level
-	attrs []byte                                                            // what WithAttrs added, as it stands in a line
 	heard func(now time.Time, level slog.Level, action string, line []byte) // is told of each line; nil: nobody is
 }
 
@@ -307,12 +273,8 @@ func (h *lineHandler) Enabled(_ context.Context, level slog.Level) bool { return
 // results.
 func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 	line := appendLineHead(make([]byte, 0, 256), r.Time, r.Level, r.Message)
-	result := true
 	r.Attrs(func(a slog.Attr) bool {
 		line = appendAttr(line, a)
-		if result { // the handler's own attributes come behind the result
-			line, result = append(line, h.attrs...), false
-		}
 		return true
 	})
 	if h.heard != nil {
@@ -322,18 +284,9 @@ func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 	return err
 }
 
-// WithAttrs returns a handler whose lines have attrs behind the result.
-func (h *lineHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	more := *h
-	more.attrs = append([]byte(nil), h.attrs...)
-	for _, a := range attrs {
-		more.attrs = appendAttr(more.attrs, a)
-	}
-	return &more
-}
-
-// WithGroup returns h: a line is flat.
-func (h *lineHandler) WithGroup(string) slog.Handler { return h }
+// WithAttrs and WithGroup return h: the program's loggers have no attributes of their own.
+func (h *lineHandler) WithAttrs([]slog.Attr) slog.Handler { return h }
+func (h *lineHandler) WithGroup(string) slog.Handler      { return h }
 
 // A burst gathers the lines of several batches that were answered together, so that they
 // cost one write. It is used by one goroutine.
@@ -367,7 +320,7 @@ func (b *burst) add(action string, result slog.Attr, counts ...count) {
 		b.lines = append(append(append(b.lines, " | "...), c.key...), ": "...)
 		b.lines = strconv.AppendInt(b.lines, int64(c.n), 10)
 	}
-	if b.lines = append(b.lines, '\n'); len(b.lines) >= logPiece {
+	if b.lines = append(b.lines, '\n'); len(b.lines) >= burstMax {
 		b.flush()
 	}
 }

@@ -153,21 +153,6 @@ func TestLogLevels(t *testing.T) {
 	}
 }
 
-// TestLogWith has attributes of the logger itself: they come behind the result.
-func TestLogWith(t *testing.T) {
-	var out bytes.Buffer
-	log := newLogger(&out, slog.LevelInfo)
-	log.With("ip", "::1").With("x", "a|b").WithGroup("g").Info("a", success, "k", 1)
-	log.Info("a", success)
-	lines := strings.Split(out.String(), "\n")
-	for i, want := range []string{`action: a | result: success | ip: ::1 | x: a\x7cb | k: 1`, "action: a | result: success"} {
-		checkLogLine(t, lines[i])
-		if _, got, _ := strings.Cut(lines[i], "INFO     "); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
-	}
-}
-
 func TestAppendHarmless(t *testing.T) {
 	tests := []struct{ in, want string }{
 		{"", ""}, {"Ñandú 漢字 😀 \ufffd", "Ñandú 漢字 😀 \ufffd"}, {`a\b`, `a\b`},
@@ -212,7 +197,7 @@ func TestLogWholeLines(t *testing.T) {
 		all.Add(1)
 		go func() {
 			defer all.Done()
-			lines := newBurst(log.With("id", id))
+			lines := newBurst(log)
 			for n := range rounds {
 				log.Info("single", success, "id", id, "n", n)
 				lines.add("burst", success, count{"id", id}, count{"n", n})
@@ -385,24 +370,17 @@ func TestLogStuck(t *testing.T) {
 		all.Add(1)
 		go func() {
 			defer all.Done()
-			for range 2 * (logQueue + 64<<10) / 60 {
+			for range 1000 {
 				log.Info(actConfig, success, "key", "value")
 			}
 		}()
 	}
 	all.Wait()
-	w.drain()
-	w.mu.Lock()
-	if w.dropped == 0 || len(w.queue) > logQueue {
-		t.Errorf("got %d dropped, %d bytes in the queue; want some, and %d at most", w.dropped, len(w.queue), logQueue)
+	if w.dropped.Load() == 0 {
+		t.Error("got no line dropped, want some")
 	}
-	w.mu.Unlock()
 	go io.Copy(io.Discard, in) // the first drop is said on the same pipe; then all is as before
-	waitFor(t, "the writer goes on", func() bool {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return !w.stalled && w.dropped == 0
-	})
+	waitFor(t, "the writer goes on", func() bool { return !w.stuck.Load() && w.dropped.Load() == 0 })
 	w.drain()
 }
 
