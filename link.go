@@ -150,9 +150,7 @@ type retry struct {
 	life   time.Time // the last sign of life; at first the start
 	fresh  bool      // no attempt was made since
 	pauses int       // since then
-
-	most    uint64 // bets that the server has decided on, less what it lost
-	highest uint64 // most before the last loss that was forgiven
+	most   uint64    // bets that the server has ever decided on
 }
 
 // newRetry returns a retry that starts now.
@@ -183,17 +181,13 @@ func (r *retry) dialTimeout() time.Duration {
 // alive notes a sign of life.
 func (r *retry) alive() { r.life, r.fresh, r.pauses = time.Now(), true, 0 }
 
-// decided notes how many bets the server has decided on: more than before are a
-// sign of life. Those that come again because the server lost them are signs
-// once, until there are more than ever: else a server that forgets all that it
-// answers would be tried for ever.
+// decided notes how many bets the server has decided on: more than ever are a sign
+// of life. Those that come again because the server lost them are none: else one
+// that forgets all that it answers would be tried for ever.
 func (r *retry) decided(bets uint64) {
-	switch {
-	case bets > r.most:
+	if bets > r.most {
 		r.most = bets
 		r.alive()
-	case bets < r.most && r.most > r.highest:
-		r.highest, r.most = r.most, bets
 	}
 }
 

@@ -20,8 +20,6 @@ const (
 	// rejectsAtOnce is from how many bytes on rows are written before their batch is
 	// done with.
 	rejectsAtOnce = 1 << 20
-	// maxReason is the longest reason in bytes: a server says what it likes.
-	maxReason = 512
 )
 
 // The rejects file: a row of CSV for each refused record, in the order of the
@@ -186,7 +184,7 @@ func (r *rejects) add(rec *record, reason string) {
 	}
 	r.upTo = rec.line
 	r.count++
-	reason = reason[:min(len(reason), maxReason)]
+	reason = reason[:min(len(reason), maxValue)] // a server says what it likes
 	r.lines = append(r.lines, rejectLine{rec.line, reason})
 	r.rows = append(strconv.AppendInt(r.rows, int64(rec.line), 10), ',')
 	r.rows = appendQuoted(r.rows, appendHarmless(nil, reason))

@@ -286,5 +286,5 @@ func TestRejectsHarmless(t *testing.T) {
 	if err := errors.Join(r.flush(), closeRejects(r)); err != nil {
 		t.Fatal(err)
 	}
-	wantFile(t, path, `1,a\x1b[2J\x0d\x0ab,x`+"\r\n2,"+strings.Repeat("z", maxReason)+",y\r\n")
+	wantFile(t, path, `1,a\x1b[2J\x0d\x0ab,x`+"\r\n2,"+strings.Repeat("z", maxValue)+",y\r\n")
 }
