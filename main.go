@@ -95,7 +95,7 @@ func run(args []string) int {
 		fmt.Println(versionLine())
 		return exitDone
 	}
-	heedMemoryLimit()
+	heedMemoryLimit(os.DirFS("/"))
 	out := newLineWriter(os.Stdout, os.Stderr)
 	log := newLogger(out, cfg.logLevel)
 	ctx := context.Background()

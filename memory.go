@@ -14,17 +14,18 @@ import (
 // that share its control group (a container, a systemd unit). Without it the heap would grow
 // until the kernel ends the process. A quarter is left for what is not Go's: the program's own
 // pages and the buffers of its sockets. GOMEMLIMIT, where it is set, goes first.
-func heedMemoryLimit() {
+// root is the system's root folder.
+func heedMemoryLimit(root fs.FS) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	if limit := memoryLimit(os.DirFS("/")); limit < math.MaxInt64 {
+	if limit := memoryLimit(root); limit < math.MaxInt64 {
 		debug.SetMemoryLimit(limit / 4 * 3)
 	}
 }
 
 // memoryLimit returns the least limit of the process's control group and of all that it is in, in
-// bytes; math.MaxInt64 where there is none. root is the system's root folder.
+// bytes; math.MaxInt64 where there is none.
 //
 // /proc/self/cgroup has a line a hierarchy, "0::/a/b" for version 2, "4:memory:/a/b" for
 // version 1. In a container the path may be that of the host, of which there is only the root.

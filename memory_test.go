@@ -3,6 +3,7 @@ package main
 import (
 	"io/fs"
 	"math"
+	"runtime/debug"
 	"testing"
 	"testing/fstest"
 )
@@ -39,5 +40,28 @@ func TestMemoryLimit(t *testing.T) {
 		if got := memoryLimit(root); got != tt.want {
 			t.Errorf("%s: got %d, want %d", tt.name, got, tt.want)
 		}
+	}
+}
+
+// TestHeedMemoryLimit: the collector is told three quarters of the limit, unless GOMEMLIMIT says
+// something else.
+func TestHeedMemoryLimit(t *testing.T) {
+	before := debug.SetMemoryLimit(-1)
+	defer debug.SetMemoryLimit(before)
+	root := fstest.MapFS{"proc/self/cgroup": {Data: []byte("0::/\n")},
+		"sys/fs/cgroup/memory.max": {Data: []byte("4294967296\n")}}
+	t.Setenv("GOMEMLIMIT", "5GiB")
+	heedMemoryLimit(root)
+	if got := debug.SetMemoryLimit(-1); got != before {
+		t.Errorf("with GOMEMLIMIT: got %d, want %d", got, before)
+	}
+	t.Setenv("GOMEMLIMIT", "")
+	heedMemoryLimit(fstest.MapFS{})
+	if got := debug.SetMemoryLimit(-1); got != before {
+		t.Errorf("without a limit: got %d, want %d", got, before)
+	}
+	heedMemoryLimit(root)
+	if got := debug.SetMemoryLimit(-1); got != 3<<30 {
+		t.Errorf("got %d, want %d", got, int64(3<<30))
 	}
 }

@@ -278,8 +278,7 @@ func anyText(string) error { return nil }
 
 // addressValue takes what a client can dial.
 func addressValue(at *string) settingValue {
-	return textValue(at, "host:port, the port from 1 to 65535",
-		func(text string) error { return checkAddress(text, 1) })
+	return textValue(at, "host:port, the port from 1 to 65535", func(text string) error { return checkAddress(text, 1) })
 }
 
 // listenValue takes what a server can bind, or nothing.

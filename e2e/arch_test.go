@@ -146,6 +146,7 @@ func TestArchUnits(t *testing.T) {
 // killed in between and the store goes on elsewhere and comes back. In the end bets.csv is, byte
 // for byte, what this machine makes of the same files.
 func TestArchExchange(t *testing.T) {
+	t.Parallel()
 	pairs := [][2]string{{"mips", "arm"}}
 	if allMachines() {
 		pairs = nil

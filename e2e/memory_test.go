@@ -88,6 +88,7 @@ func (p *process) highWater() (kib int) {
 // TestSmallMemory has many agencies send at once to a server with 24 MiB. All finish, and no
 // client has more either.
 func TestSmallMemory(t *testing.T) {
+	t.Parallel()
 	smallMemory(t, 40, 500)
 }
 
@@ -144,6 +145,7 @@ func smallMemory(t *testing.T, agencies, bets int) {
 
 // TestSmallClient has a client with 16 MiB send a file that is larger.
 func TestSmallClient(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("SKIPPED: no limit of memory is known for this system")
 	}

@@ -102,8 +102,7 @@ func TestE2ELogThatNobodyReads(t *testing.T) {
 		}
 	}
 	if missing == 0 || said+missing != sent {
-		t.Errorf("got %d lines of batches, and that %d are missing; want some missing, and %d in all", said, missing,
-			sent)
+		t.Errorf("got %d lines of batches, and that %d are missing; want some missing, and %d in all", said, missing, sent)
 	}
 	if got := strings.Count(o.stored(t), "\n"); got != sent {
 		t.Errorf("bets.csv: got %d rows, want %d", got, sent)
@@ -126,8 +125,7 @@ func TestE2ELogThatIsGone(t *testing.T) {
 	wantRows(t, o.stored(t), l)
 }
 
-// TestE2EClientLogThatNobodyReads has more lines than a client keeps for a reader that may come
-// back.
+// TestE2EClientLogThatNobodyReads has more lines than a client keeps for a reader that may come back.
 func TestE2EClientLogThatNobodyReads(t *testing.T) {
 	t.Parallel()
 	o := openOffice(t)

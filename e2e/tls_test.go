@@ -43,8 +43,7 @@ func keyVariables(args []string) []string {
 	case !overTLS || slices.Contains(args, "-mode=keys"):
 		return nil
 	case slices.Contains(args, "-mode=server"):
-		return []string{"TLS_CERT=" + filepath.Join(sharedKeys(), "server.pem"),
-			"TLS_KNOWN=" + filepath.Join(sharedKeys(), "known")}
+		return []string{"TLS_CERT=" + filepath.Join(sharedKeys(), "server.pem"), "TLS_KNOWN=" + filepath.Join(sharedKeys(), "known")}
 	case slices.Contains(args, "-mode=health"):
 		file = "server.pem"
 	}

@@ -39,8 +39,7 @@ func (b *bench) makeKeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, program, "-mode=keys", "-agencies="+strconv.Itoa(max(b.clients,
-		idleConnections/perAgency+1)))
+	cmd := exec.CommandContext(ctx, program, "-mode=keys", "-agencies="+strconv.Itoa(max(b.clients, idleConnections/perAgency+1)))
 	cmd.Dir = b.dir
 	if cmd.Run() == nil {
 		b.keys = filepath.Join(b.dir, "keys")
