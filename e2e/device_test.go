@@ -208,7 +208,8 @@ func TestManualPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	rendered := renderManual(t, page)
-	setting := regexp.MustCompile(`(?m)^  ([\w.]+) +(\(flag only\)|[A-Z_]+(?:, [A-Z_]+)*) +(.+)\n      (.+)\n      takes (.+)$`)
+	setting := regexp.MustCompile(`(?m)^  ([\w.]+) +(\(flag only\)|[A-Z_]+(?:, [A-Z_]+)*) +(.+)\n` +
+		`      (.+)\n      takes (.+)$`)
 	rows := setting.FindAllStringSubmatch(help, -1)
 	if len(rows) < 20 {
 		t.Fatalf("got %d settings in -h", len(rows))
@@ -228,7 +229,8 @@ func TestManualPage(t *testing.T) {
 			}
 		}
 	}
-	for _, word := range regexp.MustCompile("(?m)^\\| `([a-zA-Z.]+\\.[a-zA-Z.]+)`").FindAllStringSubmatch(string(readme), -1) {
+	row := regexp.MustCompile("(?m)^\\| `([a-zA-Z.]+\\.[a-zA-Z.]+)`")
+	for _, word := range row.FindAllStringSubmatch(string(readme), -1) {
 		if !strings.Contains(help, "\n  "+word[1]+" ") {
 			t.Errorf("README has a setting %s, -h does not", word[1])
 		}
@@ -259,7 +261,8 @@ func renderManual(t *testing.T, page string) string {
 		t.Log("SKIPPED: neither man nor groff is here: the manual page is not rendered")
 		return ""
 	}
-	cmd.Env = append(os.Environ(), "MANWIDTH=500", "LC_ALL=C", "MANPAGER=cat", "GROFF_NO_SGR=1", "MANOPT=--no-hyphenation --no-justification")
+	cmd.Env = append(os.Environ(), "MANWIDTH=500", "LC_ALL=C", "MANPAGER=cat", "GROFF_NO_SGR=1",
+		"MANOPT=--no-hyphenation --no-justification")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil || stderr.Len() > 0 {
@@ -279,12 +282,16 @@ func TestImage(t *testing.T) {
 		source := copySources(t, t.TempDir())
 		must(t, exec.Command("cp", "-R", "../.dockerignore", source))
 		image := "tp0test-image:" + arch
-		must(t, makeCommand(source, "docker-image", "ARCH="+arch, "IMAGE="+image, "VERSION=v1.2", "COMMIT=abc", "SOURCE=here"))
+		must(t, makeCommand(source, "docker-image", "ARCH="+arch, "IMAGE="+image, "VERSION=v1.2", "COMMIT=abc",
+			"SOURCE=here"))
 		t.Cleanup(func() { exec.Command("docker", "rmi", image).Run() })
-		const format = `{{.Os}}/{{.Architecture}} {{.Config.User}} {{range $k, $v := .Config.Labels}}{{$k}}={{$v}};{{end}}`
+		const format = `{{.Os}}/{{.Architecture}} {{.Config.User}} ` +
+			`{{range $k, $v := .Config.Labels}}{{$k}}={{$v}};{{end}}`
 		const label = "org.opencontainers.image."
-		want := "linux/" + arch + " 10001:10001 " + label + "description=A lottery's central office, and its agencies' client;" +
-			label + "licenses=MIT;" + label + "revision=abc;" + label + "source=here;" + label + "title=tp0;" + label + "version=v1.2;\n"
+		want := "linux/" + arch + " 10001:10001 " +
+			label + "description=A lottery's central office, and its agencies' client;" +
+			label + "licenses=MIT;" + label + "revision=abc;" + label + "source=here;" +
+			label + "title=tp0;" + label + "version=v1.2;\n"
 		if got := must(t, exec.Command("docker", "inspect", "--format", format, image)); got != want {
 			t.Errorf("%s: got %q, want %q", arch, got, want)
 		}

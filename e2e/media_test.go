@@ -61,8 +61,9 @@ func (l mediaLoad) run(t *testing.T) wear {
 	began, before := time.Now(), deviceBytes(t)
 	var clients []*process
 	for id := 1; id <= 5; id++ {
-		clients = append(clients, launchCommand(t, fmt.Sprintf("client %d", id), plain.tp0(t, dir, append([]string{"-mode=client",
-			fmt.Sprintf("-id=%d", id), "-server.address=127.0.0.1:" + port, "-data.file=agency-{id}.csv"}, l.args...)...)))
+		client := plain.tp0(t, dir, append([]string{"-mode=client", fmt.Sprintf("-id=%d", id),
+			"-server.address=127.0.0.1:" + port, "-data.file=agency-{id}.csv"}, l.args...)...)
+		clients = append(clients, launchCommand(t, fmt.Sprintf("client %d", id), client))
 	}
 	w := wear{syncs: map[string]int{}, written: map[string]int64{}}
 	for _, c := range clients {
@@ -86,8 +87,8 @@ func (l mediaLoad) run(t *testing.T) wear {
 	return w
 }
 
-// deviceBytes returns what was written to the block device whose statistics DISK_STAT names, such as
-// /sys/block/loop0/stat for a file system that only this test writes to (TMPDIR).
+// deviceBytes returns what was written to the block device whose statistics DISK_STAT names, such
+// as /sys/block/loop0/stat for a file system that only this test writes to (TMPDIR).
 func deviceBytes(t *testing.T) int64 {
 	t.Helper()
 	name := os.Getenv("DISK_STAT")
@@ -104,7 +105,8 @@ func deviceBytes(t *testing.T) int64 {
 	return sectors * 512
 }
 
-// The lines of strace: a call with the file that it is of, and the rest of one that was interrupted.
+// The lines of strace: a call with the file that it is of, and the rest of one that was
+// interrupted.
 var (
 	callLine = regexp.MustCompile(`^(\d+) +(fdatasync|fsync|pwrite64)\(\d+<([^>]*)>.*?(?:= (-?\d+)|<unfinished)`)
 	restLine = regexp.MustCompile(`^(\d+) +<\.\.\. (?:fdatasync|fsync|pwrite64) resumed>.*= (-?\d+)`)
@@ -156,10 +158,11 @@ func (w wear) String() string {
 	for _, n := range w.syncs {
 		all += n
 	}
-	return fmt.Sprintf("%d bets in %v: %.0f bets/s, %d commits of %.0f KiB, %d syncs; a 1,000 bets: log %.0f KiB, "+
-		"bets.csv %.0f KiB, snapshots %.1f KiB, by the kernel %.0f KiB, on the device %.0f KiB", w.bets, w.took.Round(10*time.Millisecond),
-		float64(w.bets)/w.took.Seconds(), w.commits, float64(w.stored)/float64(w.commits)/1024, all, per(w.written["log"]),
-		per(w.written["bets.csv"]), per(w.written["snapshot"]), per(w.kernel), per(w.device))
+	return fmt.Sprintf("%d bets in %v: %.0f bets/s, %d commits of %.0f KiB, %d syncs; KiB for 1,000 bets: "+
+		"log %.0f, bets.csv %.0f, snapshots %.1f, by the kernel %.0f, on the device %.0f",
+		w.bets, w.took.Round(10*time.Millisecond), float64(w.bets)/w.took.Seconds(), w.commits,
+		float64(w.stored)/float64(w.commits)/1024, all, per(w.written["log"]), per(w.written["bets.csv"]),
+		per(w.written["snapshot"]), per(w.kernel), per(w.device))
 }
 
 // TestSlowMedia: five clients at default settings fill the groups of a server whose syncs are slow.

@@ -26,7 +26,7 @@ func limited(t *testing.T, cmd *exec.Cmd, bytes int) string {
 		{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}, // version 1
 		{"/sys/fs/cgroup", "memory.max"},                   // version 2
 	} {
-		group := filepath.Join(kind.root, fmt.Sprintf("tp0-test-%d-%s", os.Getpid(), strings.ReplaceAll(t.Name(), "/", "-")))
+		group := filepath.Join(kind.root, fmt.Sprintf("tp0-test-%d-%s", os.Getpid(), t.Name()))
 		if _, err := os.Stat(kind.root); err != nil || os.Mkdir(group, 0o755) != nil && !isDir(group) {
 			continue
 		}
@@ -116,8 +116,9 @@ func smallMemory(t *testing.T, agencies, bets int) {
 	began := time.Now()
 	var clients []*process
 	for id := 1; id <= agencies; id++ {
-		clients = append(clients, launchCommand(t, fmt.Sprintf("client %d", id), plain.tp0(t, dir, "-mode=client",
-			fmt.Sprintf("-id=%d", id), "-server.address=127.0.0.1:"+port, "-data.file=agency-{id}.csv", "-retry.timeout=20s")))
+		client := plain.tp0(t, dir, "-mode=client", fmt.Sprintf("-id=%d", id), "-server.address=127.0.0.1:"+port,
+			"-data.file=agency-{id}.csv", "-retry.timeout=20s")
+		clients = append(clients, launchCommand(t, fmt.Sprintf("client %d", id), client))
 	}
 	most := 0.0
 	for _, c := range clients {

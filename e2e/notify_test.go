@@ -150,7 +150,8 @@ func startHang(t *testing.T, p *process, delay time.Duration) (end func()) {
 		cmd.Wait()
 	})
 	t.Cleanup(end)
-	for limit := time.Now().Add(patience); !strings.Contains(said.String(), "attached"); time.Sleep(10 * time.Millisecond) {
+	limit := time.Now().Add(patience)
+	for ; !strings.Contains(said.String(), "attached"); time.Sleep(10 * time.Millisecond) {
 		if strings.Contains(said.String(), "not permitted") || time.Now().After(limit) {
 			t.Skipf("SKIPPED: strace cannot trace here: %s", said.String())
 		}

@@ -78,7 +78,8 @@ func parseHelp(r io.Reader) (*help, error) {
 	return h, lines.Err()
 }
 
-// escape makes text safe for roff: backslashes and hyphens as they stand, no line that is a request.
+// escape makes text safe for roff: backslashes and hyphens as they stand, no line that is a
+// request.
 func escape(text string) string {
 	text = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(text)
 	if strings.HasPrefix(text, ".") || strings.HasPrefix(text, "'") {
@@ -93,7 +94,8 @@ func page(w io.Writer, r io.Reader, version string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, ".\\\" Made from tp0 \\-h by tools/man.\n.TH TP0 1 \"\" \"%s\" \"\"\n", escape(strings.TrimSpace("tp0 "+version)))
+	fmt.Fprintf(w, ".\\\" Made from tp0 \\-h by tools/man.\n.TH TP0 1 \"\" \"%s\" \"\"\n",
+		escape(strings.TrimSpace("tp0 "+version)))
 	io.WriteString(w, `.SH NAME
 tp0 \- a lottery's central office, and its agencies' client
 .SH SYNOPSIS
