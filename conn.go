@@ -96,6 +96,7 @@ func newServerConn(svc *service, conn net.Conn, from peer) *serverConn {
 	c.ses.fence = func() { conn.Close() }
 	c.decider = decider{rule: svc.rule}
 	c.decider.rule.agency = from.agency
+	c.visit.sends(from.agency)
 	c.answerer = &answerer{
 		queue: newAnswerQueue(), conn: conn, counts: svc.counts, log: svc.log, lines: newBurst(svc.log), idle: svc.idle,
 		winners: svc.store.winners, drawn: svc.store.drawn, ended: make(chan struct{}),

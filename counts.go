@@ -135,6 +135,17 @@ func (c *counts) recoveredIn(d time.Duration) {
 	c.recovered = d
 }
 
+// listen returns a logger like log, which also tells hear of each line that is no burst's.
+func (c *counts) listen(log *slog.Logger) *slog.Logger {
+	h, ok := log.Handler().(*lineHandler)
+	if !ok {
+		return log
+	}
+	more := *h
+	more.heard = c.hear
+	return slog.New(&more)
+}
+
 // hear keeps what the log says of troubles and repairs; a lineHandler calls it for each line that
 // does not belong to a batch. Such a line never has a bettor's name or document.
 func (c *counts) hear(now time.Time, level slog.Level, action string, line []byte) {

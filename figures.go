@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
@@ -17,6 +18,12 @@ type office struct {
 	counts   *counts
 	stopping func() bool
 	opened   atomic.Pointer[openOffice] // nil while the store recovers
+}
+
+// open notes that the store has recovered, and what agencies come in by.
+func (o *office) open(st storeView, door net.Listener) {
+	keys, _ := door.(keyView)
+	o.opened.Store(&openOffice{store: st, keys: keys})
 }
 
 // An openOffice is what there is once the store has recovered.
@@ -42,7 +49,6 @@ type report struct {
 	Time        time.Time         `json:"time"`
 	Program     programFigures    `json:"program"`
 	Taking      bool              `json:"taking_bets"`
-	Alive       bool              `json:"alive"`
 	Reason      string            `json:"reason,omitempty"` // why bets are not taken
 	Detail      string            `json:"detail,omitempty"` // what to do, and the error
 	Since       time.Time         `json:"since"`            // when Taking or Reason became what it is
@@ -246,7 +252,7 @@ func (w *watch) report(now time.Time) *report {
 		facts = &at
 	}
 	w.notice(now, facts)
-	r := &report{Time: now, Reason: w.reason, Since: w.since, Taking: w.reason == "", Alive: true, Rates: slices.Clone(w.rates)}
+	r := &report{Time: now, Reason: w.reason, Since: w.since, Taking: w.reason == "", Rates: slices.Clone(w.rates)}
 	callers := w.countFigures(r)
 	r.Store = storeFigures{storeFacts: storeFacts{commits: new(histogram)}, Promise: promise(w.office.cfg.storeSync)}
 	r.Draw = drawFigures{Expected: w.office.cfg.drawAgencies, Time: w.drawAt}
@@ -276,9 +282,9 @@ func (w *watch) countFigures(r *report) (callers [256]caller) {
 
 // storeFigures puts in what the store says.
 func (w *watch) storeFigures(r *report, facts *storeFacts) {
-	r.Alive = facts.fatal == nil
 	if facts.fatal != nil {
-		r.Detail = "Check the disk, then start the server again: it recovers what was acknowledged. (" + facts.fatal.Error() + ")"
+		r.Detail = "Check the disk, then start the server again: it recovers what was acknowledged. (" +
+			facts.fatal.Error() + ")"
 	} else if facts.trouble != nil {
 		r.Detail = "Make room: bets are taken again by themselves."
 	}

@@ -59,8 +59,13 @@ type gate struct {
 	strangers map[*stranger]struct{}
 	held      map[*keyedConn]struct{}
 	refusals  struct{ second, lines, unsaid int } // of the last second; unsaid: without a line
-	made      map[uint8]time.Time                 // when the newest known key of each agency was made
-	greeted   map[string]uint64                   // handshakes, by result
+	facts     gateFacts
+}
+
+// gateFacts are for the status page.
+type gateFacts struct {
+	made       map[uint8]time.Time // when the newest known key of each agency was made; never changed
+	handshakes map[string]uint64   // by result
 }
 
 // An arrival is what Accept returns.
@@ -91,7 +96,7 @@ func loadGate(cfg *config, log *slog.Logger) (func(net.Listener) net.Listener, e
 	g := &gate{keys: keys, path: cfg.tlsKnown, log: log, known: known,
 		ready: make(chan arrival), freed: make(chan struct{}, 1), done: make(chan struct{}),
 		strangers: map[*stranger]struct{}{}, held: map[*keyedConn]struct{}{}}
-	g.made, g.greeted = keysMade(text), map[string]uint64{"accepted": 0, "refused": 0}
+	g.facts = gateFacts{keysMade(text), map[string]uint64{"accepted": 0, "refused": 0}}
 	g.tls = newTLS(keys, g.check)
 	log.Info(actKnown, success, "keys", len(known), "key", keys.own)
 	return func(l net.Listener) net.Listener {
@@ -266,7 +271,7 @@ func (g *gate) hold(c *keyedConn) (reason string) {
 	}
 	c.agency = agency
 	g.held[c] = struct{}{}
-	g.greeted["accepted"]++
+	g.facts.handshakes["accepted"]++
 	return ""
 }
 
@@ -299,7 +304,7 @@ func (g *gate) refused(s *stranger, reason, todo string) {
 		details = append(details, "todo", todo)
 	}
 	g.mu.Lock()
-	g.greeted["refused"]++
+	g.facts.handshakes["refused"]++
 	r := &g.refusals
 	if now := int(time.Now().Unix()); now != r.second {
 		r.second, r.lines = now, 0
@@ -362,7 +367,7 @@ func (g *gate) look(taken []byte) ([]byte, error) {
 // take makes known the keys that are let in. Connections of others are closed.
 func (g *gate) take(known map[fingerprint]uint8, made map[uint8]time.Time) {
 	g.mu.Lock()
-	g.known, g.made = known, made
+	g.known, g.facts.made = known, made
 	closed := 0
 	for c := range g.held {
 		if agency, ok := g.whose(c.key); !ok || agency != c.agency {
@@ -375,11 +380,11 @@ func (g *gate) take(known map[fingerprint]uint8, made map[uint8]time.Time) {
 }
 
 // keyFacts returns when the newest key of each agency was made, and how many handshakes there were
-// by result. The first map is never changed.
+// by result.
 func (g *gate) keyFacts() (made map[uint8]time.Time, handshakes map[string]uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.made, maps.Clone(g.greeted)
+	return g.facts.made, maps.Clone(g.facts.handshakes)
 }
 
 // keysMade returns when the newest key of each agency was made, by the text of a known file.

@@ -182,3 +182,13 @@ func TestNoClock(t *testing.T) {
 		}
 	}
 }
+
+// TestKeysMade has the dates of a known file: of an agency's keys the newest counts.
+func TestKeysMade(t *testing.T) {
+	made := keysMade([]byte("# keys\nagency-7 " + someKey + " 2026-11-24\nagency-7 " + otherKey + " 2026-11-26 # new\n" +
+		"agency-7 x 2026-11-27\nagency-9 " + someKey + " 2026-01-02"))
+	got := made[7].Format(time.DateOnly) + " " + made[9].Format(time.DateOnly)
+	if want := "2026-11-26 2026-01-02"; got != want || len(made) != 2 {
+		t.Errorf("got %s and %d agencies, want %s", got, len(made), want)
+	}
+}

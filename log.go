@@ -247,18 +247,8 @@ func tellError(stderr io.Writer, text string) {
 type lineHandler struct {
 	out   io.Writer
 	level slog.Level
-	heard func(now time.Time, level slog.Level, action string, line []byte) // is told of each line; nil: nobody is
-}
-
-// heardBy returns a logger like log, which also tells heard of each line that is no burst's.
-func heardBy(log *slog.Logger, heard func(now time.Time, level slog.Level, action string, line []byte)) *slog.Logger {
-	h, ok := log.Handler().(*lineHandler)
-	if !ok {
-		return log
-	}
-	more := *h
-	more.heard = heard
-	return slog.New(&more)
+	// heard is told of each line; nil: nobody is.
+	heard func(now time.Time, level slog.Level, action string, line []byte)
 }
 
 // newLogger returns a logger of lines from level up. out should be shared by all loggers of

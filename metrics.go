@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"math"
 	"os"
@@ -23,11 +24,19 @@ type metricsText struct {
 	name string // of the family
 }
 
-// family begins a family. kind is counter, gauge or histogram.
-func (m *metricsText) family(name, kind, help string) {
+// family begins a family: of a counter if it is a total, otherwise of a gauge.
+func (m *metricsText) family(name, help string) {
+	if strings.HasSuffix(name, "_total") {
+		m.head(name, "counter", help)
+	} else {
+		m.head(name, "gauge", help)
+	}
+}
+
+// head writes the head of a family.
+func (m *metricsText) head(name, kind, help string) {
 	m.name = name
-	m.out = append(append(append(append(m.out, "# HELP "...), name...), ' '), escapeHelp.Replace(help)...)
-	m.out = append(append(append(append(append(m.out, "\n# TYPE "...), name...), ' '), kind...), '\n')
+	m.out = fmt.Appendf(m.out, "# HELP %s %s\n# TYPE %s %s\n", name, escapeHelp.Replace(help), name, kind)
 }
 
 // escapeHelp and escapeLabel write what would end a text or a label's value.
@@ -43,33 +52,23 @@ func (m *metricsText) sample(value float64, labels ...string) { m.part("", value
 func (m *metricsText) part(suffix string, value float64, labels ...string) {
 	m.out = append(append(m.out, m.name...), suffix...)
 	for i := 0; i < len(labels); i += 2 {
-		m.out = append(m.out, "{,"[min(i, 1)])
-		m.out = append(append(append(m.out, labels[i]...), `="`...), escapeLabel.Replace(labels[i+1])...)
-		m.out = append(m.out, '"')
+		m.out = fmt.Appendf(m.out, `%c%s="%s"`, "{,"[min(i, 1)], labels[i], escapeLabel.Replace(labels[i+1]))
 	}
 	if len(labels) > 0 {
 		m.out = append(m.out, '}')
 	}
-	m.out = append(append(append(m.out, ' '), floatText(value)...), '\n')
-}
-
-// floatText writes a value as the format has it.
-func floatText(value float64) string {
-	if math.IsInf(value, 1) {
-		return "+Inf"
-	}
-	return strconv.FormatFloat(value, 'g', -1, 64)
+	m.out = fmt.Appendf(m.out, " %s\n", strconv.FormatFloat(value, 'g', -1, 64)) // infinity is +Inf
 }
 
 // single writes a family of one sample.
-func (m *metricsText) single(name, kind, help string, value float64) {
-	m.family(name, kind, help)
+func (m *metricsText) single(name, help string, value float64) {
+	m.family(name, help)
 	m.sample(value)
 }
 
 // byLabel writes a family with a sample for each value of a label.
-func (m *metricsText) byLabel(name, kind, help, label string, values map[string]uint64) {
-	m.family(name, kind, help)
+func (m *metricsText) byLabel(name, help, label string, values map[string]uint64) {
+	m.family(name, help)
 	for _, value := range slices.Sorted(maps.Keys(values)) {
 		m.sample(float64(values[value]), label, value)
 	}
@@ -77,7 +76,7 @@ func (m *metricsText) byLabel(name, kind, help, label string, values map[string]
 
 // histogram writes a histogram; its count is that of its last bucket.
 func (m *metricsText) histogram(name, help string, h *histogram) {
-	m.family(name, "histogram", help)
+	m.head(name, "histogram", help)
 	var all uint64
 	for i := range h.buckets {
 		bound := math.Inf(1)
@@ -85,7 +84,7 @@ func (m *metricsText) histogram(name, help string, h *histogram) {
 			bound = bucketBounds[i]
 		}
 		all += h.buckets[i].Load()
-		m.part("_bucket", float64(all), "le", floatText(bound))
+		m.part("_bucket", float64(all), "le", strconv.FormatFloat(bound, 'g', -1, 64))
 	}
 	m.part("_sum", time.Duration(h.sum.Load()).Seconds())
 	m.part("_count", float64(all))
@@ -94,7 +93,7 @@ func (m *metricsText) histogram(name, help string, h *histogram) {
 // appendMetrics appends all metrics.
 func appendMetrics(dst []byte, r *report, c *counts) []byte {
 	m := &metricsText{out: dst}
-	m.family("tp0_build_info", "gauge", "Always 1; the labels say what was built with what.")
+	m.family("tp0_build_info", "Always 1; the labels say what was built with what.")
 	m.sample(1, "version", r.Program.Version, "goversion", runtime.Version())
 	m.process(r.Program.Started)
 	m.intake(r, c)
@@ -106,15 +105,15 @@ func appendMetrics(dst []byte, r *report, c *counts) []byte {
 
 // intake writes the metrics of bets, batches and whether they are taken.
 func (m *metricsText) intake(r *report, c *counts) {
-	m.single("tp0_available", "gauge", "1 while bets are taken, 0 while not.", truth(r.Taking))
-	m.single("tp0_recovery_duration_seconds", "gauge", "What the recovery of the store took at the start.", r.Program.Recovery)
-	m.family("tp0_bets_stored_total", "counter", "Bets stored since the start, by agency; 0: batches with bets of several agencies.")
+	m.single("tp0_available", "1 while bets are taken, 0 while not.", truth(r.Taking))
+	m.single("tp0_recovery_duration_seconds", "What the recovery of the store took at the start.", r.Program.Recovery)
+	m.family("tp0_bets_stored_total", "Bets stored since the start, by agency; 0: batches with bets of several agencies.")
 	for agency := range c.agencies {
 		if n := c.agencies[agency].stored.Load(); n > 0 {
 			m.sample(float64(n), "agency", strconv.Itoa(agency))
 		}
 	}
-	m.family("tp0_bets_refused_total", "counter", "Bets refused since the start, by agency and reason.")
+	m.family("tp0_bets_refused_total", "Bets refused since the start, by agency and reason.")
 	for agency := range c.agencies {
 		for why := range c.agencies[agency].refused {
 			if n := c.agencies[agency].refused[why].Load(); n > 0 {
@@ -122,7 +121,7 @@ func (m *metricsText) intake(r *report, c *counts) {
 			}
 		}
 	}
-	m.family("tp0_batches_total", "counter", "Messages with bets since the start, by what became of them.")
+	m.family("tp0_batches_total", "Messages with bets since the start, by what became of them.")
 	for result, name := range batchResultNames {
 		m.sample(float64(c.batches[result].Load()), "result", name)
 	}
@@ -131,56 +130,57 @@ func (m *metricsText) intake(r *report, c *counts) {
 
 // disk writes the metrics of the store and its disk.
 func (m *metricsText) disk(r *report, c *counts) {
-	m.single("tp0_disk_written_bytes_total", "counter", "Bytes written to files of the store since the start.", float64(c.written.Load()))
-	m.single("tp0_disk_syncs_total", "counter", "Syncs of files of the store since the start.", float64(c.syncs.Load()))
-	m.single("tp0_store_bets", "gauge", "Bets in the store.", float64(r.Store.Bets))
-	m.single("tp0_store_bytes", "gauge", "Size of the bets file.", float64(r.Store.Bytes))
-	m.family("tp0_store_sources", "gauge", "Sources that the store remembers, by agency.")
+	m.single("tp0_disk_written_bytes_total", "Bytes written to the store since the start.", float64(c.written.Load()))
+	m.single("tp0_disk_syncs_total", "Syncs of files of the store since the start.", float64(c.syncs.Load()))
+	m.single("tp0_store_bets", "Bets in the store.", float64(r.Store.Bets))
+	m.single("tp0_store_bytes", "Size of the bets file.", float64(r.Store.Bytes))
+	m.family("tp0_store_sources", "Sources that the store remembers, by agency.")
 	for _, a := range r.Agencies {
 		m.sample(float64(a.Files), "agency", strconv.Itoa(int(a.Agency)))
 	}
-	m.single("tp0_store_sources_limit", "gauge", "Sources that the store remembers of one agency at most.", sourceShare)
-	m.single("tp0_log_segments", "gauge", "Segments of the redo log that a checkpoint does not cover yet.", float64(r.Store.Segments))
-	m.single("tp0_log_segments_limit", "gauge", "Segments that the redo log has at most.", walSlots)
+	m.single("tp0_store_sources_limit", "Sources that the store remembers of one agency at most.", sourceShare)
+	m.single("tp0_log_segments", "Segments of the redo log that wait for a checkpoint.", float64(r.Store.Segments))
+	m.single("tp0_log_segments_limit", "Segments that the redo log has at most.", walSlots)
 	if r.Disk.Known {
-		m.single("tp0_disk_free_bytes", "gauge", "Bytes that are free on the store's disk.", float64(r.Disk.Free))
+		m.single("tp0_disk_free_bytes", "Bytes that are free on the store's disk.", float64(r.Disk.Free))
 	}
 }
 
 // connections writes the metrics of connections.
 func (m *metricsText) connections(r *report) {
-	m.single("tp0_connections", "gauge", "Connections of clients now.", float64(r.Connections.Open))
-	m.single("tp0_connections_most", "gauge", "Connections of clients at once, at most since the start.", float64(r.Connections.Most))
-	m.single("tp0_connections_limit", "gauge", "Connections of clients at once that are taken.", float64(r.Connections.Limit))
-	m.byLabel("tp0_connections_closed_total", "counter", "Connections that have ended since the start, by reason.", "reason", r.Connections.Ended)
+	m.single("tp0_connections", "Connections of clients now.", float64(r.Connections.Open))
+	m.single("tp0_connections_most", "Connections at once, at most since the start.", float64(r.Connections.Most))
+	m.single("tp0_connections_limit", "Connections of clients at once that are taken.", float64(r.Connections.Limit))
+	m.byLabel("tp0_connections_closed_total", "Connections that have ended since the start, by reason.",
+		"reason", r.Connections.Ended)
 	if r.Program.Handshakes != nil {
-		m.byLabel("tp0_handshakes_total", "counter", "TLS handshakes since the start, by result.", "result", r.Program.Handshakes)
+		m.byLabel("tp0_handshakes_total", "TLS handshakes since the start, by result.", "result", r.Program.Handshakes)
 	}
 }
 
 // agencies writes the metrics of agencies and of the draw.
 func (m *metricsText) agencies(r *report) {
 	expected := 0
-	m.family("tp0_agency_connected", "gauge", "1 while a connection of the agency is open, 0 while not.")
+	m.family("tp0_agency_connected", "1 while a connection of the agency is open, 0 while not.")
 	for _, a := range r.Agencies {
 		m.sample(truth(a.Connected > 0), "agency", strconv.Itoa(int(a.Agency)))
 		if a.Expected {
 			expected++
 		}
 	}
-	m.family("tp0_agency_line_down", "gauge", "1 while an agency is gone that was here and has not finished, 0 otherwise.")
+	m.family("tp0_agency_line_down", "1 while an agency is gone that was here and has not finished, 0 otherwise.")
 	for _, a := range r.Agencies {
 		m.sample(truth(a.State == agencyDown), "agency", strconv.Itoa(int(a.Agency)))
 	}
-	m.family("tp0_agency_last_bet_timestamp_seconds", "gauge", "When a bet of the agency was last stored, in seconds since 1970.")
+	m.family("tp0_agency_last_bet_timestamp_seconds", "When a bet of the agency was last stored, in seconds since 1970.")
 	for _, a := range r.Agencies {
 		if !a.Last.IsZero() {
 			m.sample(float64(a.Last.UnixMilli())/1000, "agency", strconv.Itoa(int(a.Agency)))
 		}
 	}
-	m.single("tp0_agencies_finished", "gauge", "Agencies that have said that they have sent all.", float64(r.Draw.Finished))
-	m.single("tp0_agencies_expected", "gauge", "Agencies that are expected.", float64(expected))
-	m.single("tp0_draw_done", "gauge", "1 once the draw has taken place.", truth(r.Draw.Done))
+	m.single("tp0_agencies_finished", "Agencies that have said that they have sent all.", float64(r.Draw.Finished))
+	m.single("tp0_agencies_expected", "Agencies that are expected.", float64(expected))
+	m.single("tp0_draw_done", "1 once the draw has taken place.", truth(r.Draw.Done))
 }
 
 // truth is 1 for true.
@@ -193,10 +193,10 @@ func truth(b bool) float64 {
 
 // process writes the metrics that every process has, as far as this system shows them in /proc.
 func (m *metricsText) process(started time.Time) {
-	m.single("process_start_time_seconds", "gauge", "Start time, in seconds since 1970.", float64(started.UnixMilli())/1000)
-	m.single("process_max_fds", "gauge", "Open file descriptors at most.", float64(fileLimit()))
+	m.single("process_start_time_seconds", "Start time, in seconds since 1970.", float64(started.UnixMilli())/1000)
+	m.single("process_max_fds", "Open file descriptors at most.", float64(fileLimit()))
 	if open, _ := os.ReadDir("/proc/self/fd"); len(open) > 0 {
-		m.single("process_open_fds", "gauge", "Open file descriptors.", float64(len(open)))
+		m.single("process_open_fds", "Open file descriptors.", float64(len(open)))
 	}
 	stat, _ := os.ReadFile("/proc/self/stat")
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // from the one that proc(5) counts as 3
@@ -208,7 +208,7 @@ func (m *metricsText) process(started time.Time) {
 		return value
 	}
 	const ticks = 100 // a second, on every Linux that Go knows
-	m.single("process_cpu_seconds_total", "counter", "Processor time, user and system, in seconds.", (number(14)+number(15))/ticks)
-	m.single("process_virtual_memory_bytes", "gauge", "Virtual memory.", number(23))
-	m.single("process_resident_memory_bytes", "gauge", "Resident memory.", number(24)*float64(os.Getpagesize()))
+	m.single("process_cpu_seconds_total", "Processor time, user and system.", (number(14)+number(15))/ticks)
+	m.single("process_virtual_memory_bytes", "Virtual memory.", number(23))
+	m.single("process_resident_memory_bytes", "Resident memory.", number(24)*float64(os.Getpagesize()))
 }

@@ -192,7 +192,7 @@ func TestMetricsValues(t *testing.T) {
 // TestMetricsEscapes has labels and helps with all that must be escaped.
 func TestMetricsEscapes(t *testing.T) {
 	m := &metricsText{}
-	m.family("x", "gauge", "a\\b\nc\"d")
+	m.family("x", "a\\b\nc\"d")
 	m.sample(math.Inf(1), "reason", "a\\b\nc\"d,e=\"}")
 	want := "# HELP x a\\\\b\\nc\"d\n# TYPE x gauge\nx{reason=\"a\\\\b\\nc\\\"d,e=\\\"}\"} +Inf\n"
 	if string(m.out) != want {

@@ -44,7 +44,8 @@ func pageView(r *report) view {
 	v := view{"title": r.Sentence, "tone": pageTone(r), "sentence": r.Sentence, "troubles": texts(r.Troubles...),
 		"promise": r.Store.Promise, "commit": commitText(r), "disk": diskText(&r.Disk),
 		"path": graphPath(r.Rates), "graph": graphText(r.Rates), "program": programText(r), "draw": drawViews(r)}
-	v["connections"] = fmt.Sprintf("%d now, %d at most so far, %d allowed", r.Connections.Open, r.Connections.Most, r.Connections.Limit)
+	v["connections"] = fmt.Sprintf("%d now, %d at most so far, %d allowed",
+		r.Connections.Open, r.Connections.Most, r.Connections.Limit)
 	agencies := []view{}
 	for i := range r.Agencies {
 		agencies = append(agencies, agencyView(&r.Agencies[i], r.Time))
@@ -126,7 +127,8 @@ func drawViews(r *report) []view {
 	case d.Expected == 0:
 		return nil
 	default:
-		v["text"] = fmt.Sprintf("%d of %d agencies have finished. Waited for: %s.", d.Finished, d.Expected, strings.Trim(fmt.Sprint(d.Awaited), "[]"))
+		v["text"] = fmt.Sprintf("%d of %d agencies have finished. Waited for: %s.",
+			d.Finished, d.Expected, strings.Trim(fmt.Sprint(d.Awaited), "[]"))
 	}
 	switch {
 	case d.Seal != "":
@@ -140,8 +142,9 @@ func drawViews(r *report) []view {
 
 // agencyView is an agency's row.
 func agencyView(a *agencyFigures, now time.Time) view {
-	v := view{"agency": strconv.Itoa(int(a.Agency)), "state": string(a.State), "tone": agencyTone(a.State), "source": a.Source,
-		"since": sinceText(a, now), "progress": progressText(a, now), "stored": countText(a.Stored), "rate": countText(uint64(a.Rate + .5))}
+	v := view{"agency": strconv.Itoa(int(a.Agency)), "state": string(a.State), "tone": agencyTone(a.State),
+		"source": a.Source, "since": sinceText(a, now), "progress": progressText(a, now),
+		"stored": countText(a.Stored), "rate": countText(uint64(a.Rate + .5))}
 	if !a.Key.IsZero() {
 		v["key"] = "key made " + a.Key.Format("2006-01-02")
 	}

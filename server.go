@@ -73,7 +73,7 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	debug.SetGCPercent(25)
 	cfg.logTo(log)
 	counts := newCounts()
-	log = heardBy(log, counts.hear)
+	log = counts.listen(log)
 	desk := &office{cfg: cfg, counts: counts, stopping: func() bool { return ctx.Err() != nil }}
 	guard, err := loadGate(cfg, log)
 	if err != nil {
@@ -91,9 +91,7 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	}
 	defer disk.Close()
 	boss := newSupervisor(os.Getenv)
-	options := storeOptions{
-		path: path, sync: cfg.storeSync, agencies: cfg.drawAgencies, winner: cfg.drawWinner,
-	}
+	options := storeOptions{path: path, sync: cfg.storeSync, agencies: cfg.drawAgencies, winner: cfg.drawWinner}
 	st, err := openStore(ctx, countedDisk{disk, counts}, options, log)
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return errStopped
@@ -115,8 +113,7 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 			"todo", "set tls.cert and tls.known (tp0 -mode=keys makes the files), or server.host=127.0.0.1")
 	}
 	srv.listener = guard(listener)
-	keys, _ := srv.listener.(keyView)
-	desk.opened.Store(&openOffice{store: st, keys: keys})
+	desk.open(st, srv.listener)
 	srv.ended.Add(1)
 	go srv.serve()
 	boss.watch("Taking bets on "+listener.Addr().String()+".", st.pulse, ctx.Done())

@@ -50,7 +50,9 @@ type statusServer struct {
 	open   atomic.Int32
 	cancel context.CancelFunc // ends the watch
 
-	mu    sync.Mutex // held while a request is answered, so that any number of them takes one processor at most; protects following
+	// mu is held while a request is answered, so that any number of them takes one processor at
+	// most. It protects the following.
+	mu    sync.Mutex
 	watch *watch
 }
 
@@ -132,7 +134,8 @@ func (s *statusServer) count(conn net.Conn, state http.ConnState) {
 // contentPolicy allows the style and the script that stand in the page, by their hashes, and
 // nothing from elsewhere.
 func contentPolicy(page string) string {
-	policy := "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	policy := "default-src 'none'; connect-src 'self'; img-src data:; " +
+		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 	for _, tag := range []string{"style", "script"} {
 		_, text, _ := strings.Cut(page, "<"+tag+">")
 		text, _, _ = strings.Cut(text, "</"+tag+">")
@@ -194,7 +197,7 @@ func (s *statusServer) answer(w http.ResponseWriter, path string) {
 		w.Write(appendMetrics(nil, s.watch.report(now), s.watch.office.counts))
 	case "/livez":
 		r := s.watch.report(now)
-		s.sayHealth(w, r.Alive, r.Reason)
+		s.sayHealth(w, r.Store.fatal == nil, r.Reason)
 	case "/readyz", "/healthz":
 		r := s.watch.report(now)
 		s.sayHealth(w, r.Taking, r.Reason)

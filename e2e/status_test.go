@@ -70,6 +70,7 @@ type said struct {
 	Agencies []struct {
 		Agency, Connections, Stored, Records, Winners, Sources int
 		State, From, Source, Verified                          string
+		Key                                                    string `json:"key_made"`
 		Refused                                                map[string]int
 		Finished, Expected                                     bool
 	}
@@ -334,6 +335,37 @@ func TestE2EHealthOfRecovery(t *testing.T) {
 		t.Errorf("got tp0_available %g, want 0", got)
 	}
 	o.kill()
+}
+
+// TestE2EStatusOfKeys has a server with keys: it expects those that it knows, says when their keys
+// were made, and counts handshakes.
+func TestE2EStatusOfKeys(t *testing.T) {
+	t.Parallel()
+	k := newKeyring(t, 3)
+	page := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	o := &watchedOffice{k.office("-status.address=" + page), page}
+	for _, a := range o.json(t).Agencies {
+		if a.State != "not here yet" || !a.Expected || !strings.HasPrefix(a.Key, "20") {
+			t.Errorf("nobody yet: got %+v", a)
+		}
+	}
+	o.waitPage(t, "/", 200, "key made 20")
+	if got := o.metric(t, "tp0_agencies_expected"); got != 3 {
+		t.Errorf("got %g agencies expected, want those 3 whose keys are known", got)
+	}
+	conn, err := net.Dial("tcp", o.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.Write([]byte{3, 0, 0})
+	o.waitPage(t, "/metrics", 200, `tp0_handshakes_total{result="refused"} 1`)
+	lots := makeLots(t, k.dir, 1, 100, 13)
+	c := o.client(t, k.dir, 1, "-tls.cert="+k.file("agency-1.pem"))
+	c.wantExit(exitDone)
+	o.waitPage(t, "/metrics", 200, `tp0_handshakes_total{result="accepted"} 1`)
+	wantRows(t, o.stored(t), lots...)
+	o.stop()
 }
 
 // TestE2EStatusOpen has pages that are not on loopback alone, and addresses that cannot be had.
