@@ -81,14 +81,14 @@ func (a *answer) tally() (batchResult, tally) {
 // and its answerer takes them out, in the order of the messages. An empty queue keeps no
 // memory.
 type answerQueue struct {
-	hurry chan struct{} // closed once the queue was full or closed: then nobody waits for the draw any more
+	hurry   chan struct{} // closed once the queue was full or closed: then nobody waits for the draw any more
+	hurried sync.Once     // guards that
 
 	mu      sync.Mutex // protects following
 	changed sync.Cond  // for the answerer: an answer or the end has come; for the reader: an answer has left
 	first   *answer
 	last    *answer
 	bytes   int  // that the answers take
-	hurried bool // hurry is closed
 	closed  bool // nothing more is owed
 }
 
@@ -117,13 +117,8 @@ func (q *answerQueue) owe(ans *answer) {
 	q.changed.Signal()
 }
 
-// hurryUp ends the waiting for the draw. q.mu is held.
-func (q *answerQueue) hurryUp() {
-	if !q.hurried {
-		q.hurried = true
-		close(q.hurry)
-	}
-}
+// hurryUp ends the waiting for the draw.
+func (q *answerQueue) hurryUp() { q.hurried.Do(func() { close(q.hurry) }) }
 
 // close says that nothing more will be owed.
 func (q *answerQueue) close() {

@@ -120,69 +120,56 @@ const (
 type lineWriter struct {
 	out     io.Writer
 	errors  io.Writer // where it is said that lines are dropped
-	queue   chan queuedLines
+	queue   chan []byte
+	waiting atomic.Int64             // writes that are in the queue or under way
 	bar     atomic.Pointer[progress] // shares the terminal and steps aside for a line; nil: there is none
 	stuck   atomic.Bool              // nobody has found room in the queue for logPatience: nobody waits for it any more
 	dropped atomic.Int64             // lines, since the last that was written
 	told    sync.Once                // standard error was told
 }
 
-// A queuedLines is some lines to write, or a mark that says when all before it are written.
-type queuedLines struct {
-	text    []byte
-	written chan struct{} // closed then; nil: no mark
-}
-
 // newLineWriter returns a writer of lines to out.
 func newLineWriter(out, errors io.Writer) *lineWriter {
-	w := &lineWriter{out: out, errors: errors, queue: make(chan queuedLines, logQueue)}
+	w := &lineWriter{out: out, errors: errors, queue: make(chan []byte, logQueue)}
 	go func() {
 		for lines := range w.queue {
 			w.write(lines)
+			w.waiting.Add(-1)
 		}
 	}()
 	return w
 }
 
-// Write takes lines, which end with a line break. It never fails.
+// Write takes lines, which end with a line break. It never fails. Where the queue is full it
+// waits, but for no longer than logPatience.
 func (w *lineWriter) Write(lines []byte) (int, error) {
-	if !w.enqueue(queuedLines{text: bytes.Clone(lines)}) {
-		w.drop(lines)
+	w.waiting.Add(1)
+	queued := bytes.Clone(lines)
+	select {
+	case w.queue <- queued:
+		return len(lines), nil
+	default:
 	}
+	if !w.stuck.Load() {
+		select {
+		case w.queue <- queued:
+			return len(lines), nil
+		case <-time.After(logPatience):
+			w.stuck.Store(true)
+			w.tell("it takes nothing")
+		}
+	}
+	w.waiting.Add(-1)
+	w.drop(lines)
 	return len(lines), nil
 }
 
-// enqueue puts lines into the queue. It reports false if there is no room, and there was
-// none for logPatience.
-func (w *lineWriter) enqueue(lines queuedLines) bool {
-	select {
-	case w.queue <- lines:
-		return true
-	default:
-	}
-	if w.stuck.Load() {
-		return false
-	}
-	select {
-	case w.queue <- lines:
-		return true
-	case <-time.After(logPatience):
-		w.stuck.Store(true)
-		w.tell("it takes nothing")
-		return false
-	}
-}
-
-// write writes what was in the queue.
-func (w *lineWriter) write(lines queuedLines) {
-	if lines.written != nil {
-		close(lines.written)
-		return
-	}
+// write writes lines, and the line that says how many are missing.
+func (w *lineWriter) write(lines []byte) {
 	var err error
-	w.bar.Load().around(func() { _, err = w.out.Write(lines.text) })
+	w.bar.Load().around(func() { _, err = w.out.Write(lines) })
 	if err != nil {
-		w.drop(lines.text)
+		w.drop(lines)
 		w.tell(err.Error())
 		return
 	}
@@ -191,7 +178,7 @@ func (w *lineWriter) write(lines queuedLines) {
 		line := appendLineHead(nil, time.Now(), slog.LevelWarn, actLog)
 		line = appendAttr(appendAttr(line, fail), slog.Int64("lines", missing))
 		line = appendAttr(line, slog.String("reason", "nothing took them: they are missing here"))
-		w.write(queuedLines{text: append(line, '\n')})
+		w.write(append(line, '\n'))
 	}
 }
 
@@ -200,14 +187,11 @@ func (w *lineWriter) drop(lines []byte) { w.dropped.Add(int64(bytes.Count(lines,
 
 // drain waits until all lines are written, or nothing takes them.
 func (w *lineWriter) drain() {
-	mark := queuedLines{written: make(chan struct{})}
-	if !w.enqueue(mark) {
-		return
-	}
-	select {
-	case <-mark.written:
-	case <-time.After(logPatience):
-		w.tell("it takes nothing")
+	for end := time.Now().Add(logPatience); w.waiting.Load() > 0; time.Sleep(time.Millisecond) {
+		if w.stuck.Load() || time.Now().After(end) {
+			w.tell("it takes nothing")
+			return
+		}
 	}
 }
 

@@ -168,9 +168,6 @@ func (srv *server) serve() {
 		case <-srv.svc.draining:
 			return
 		}
-		if srv.svc.shuttingDown() {
-			return
-		}
 		if !failing {
 			srv.log.Info(actAcceptConnections, inProgress)
 		}
