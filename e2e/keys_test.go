@@ -201,9 +201,16 @@ func TestE2EKeyMatrix(t *testing.T) {
 			say(i)
 		}
 		// The log has ten such lines a second and no more: it may take another try.
-		for peer.reason != "" && len(o.lines("action: handshake | result: fail | ip: 127.0.0.1", peer.reason)) == 0 {
+		for range 100 {
+			if peer.reason == "" || len(o.lines("action: handshake | result: fail | ip: 127.0.0.1", peer.reason)) > 0 {
+				peer.reason = ""
+				break
+			}
 			time.Sleep(100 * time.Millisecond)
 			say(5)
+		}
+		if peer.reason != "" {
+			t.Errorf("%s: got no line with %q in the server's log", peer.name, peer.reason)
 		}
 	}
 	o.stop()

@@ -106,6 +106,34 @@ func TestE2EOtherLanguages(t *testing.T) {
 	}
 }
 
+// TestE2EKeyOfOpenssl makes a key as docs/security.md shows for who has openssl alone.
+func TestE2EKeyOfOpenssl(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Skip("there is no openssl here")
+	}
+	k := newKeyring(t, 1)
+	text, err := os.ReadFile("../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(text), "```sh name=openssl-key\n")
+	block, _, _ = strings.Cut(block, "```")
+	cmd := exec.Command("sh", "-ec", block)
+	cmd.Dir = filepath.Join(k.dir, "keys")
+	sum, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v", block, err)
+	}
+	k.write(k.read("known") + "agency-9 sha256:" + strings.TrimSpace(string(sum)) + " 2026-11-24\n")
+	o := k.office()
+	_, errs, status := runProgram(t, k.dir, nil, "-mode=health", "-server.address="+o.address(), "-tls.cert=keys/agency-9.pem")
+	if status != exitDone {
+		t.Errorf("got status %d and %q", status, errs)
+	}
+	o.stop()
+}
+
 // TestE2EBuilds builds the program as `make build` does: with all, without the status page (whose
 // library has TLS in it), and without TLS too. The README has the sizes. The smallest refuses keys
 // and the status page in a line, and works.
