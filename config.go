@@ -186,8 +186,8 @@ func (l *loader) takeFile() error {
 	if err != nil {
 		return usageErrorf("%s:%d: %v", name, line, err)
 	}
-	for i, e := range entries {
-		if err := l.takeEntry(entries[i:], fmt.Sprintf("%s:%d", name, e.line)); err != nil {
+	for _, e := range entries {
+		if err := l.takeEntry(e, fmt.Sprintf("%s:%d", name, e.line)); err != nil {
 			return err
 		}
 	}
@@ -205,13 +205,12 @@ func readConfigFile(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxYAML+1))
 }
 
-// takeEntry takes the first of entries, found at origin.
-func (l *loader) takeEntry(entries []yamlEntry, origin string) error {
-	e := entries[0]
+// takeEntry takes an entry of the config file, found at origin.
+func (l *loader) takeEntry(e yamlEntry, origin string) error {
 	s := l.find(e.key)
 	switch {
 	case s == nil || s.flagOnly:
-		return l.takeGroup(entries, origin)
+		return l.checkGroup(e, origin)
 	case e.kind == yamlNull:
 		return usageErrorf("%s no value: takes %s", place(s, origin), s.value.takes)
 	case e.kind == yamlGroup:
@@ -222,9 +221,9 @@ func (l *loader) takeEntry(entries []yamlEntry, origin string) error {
 	return l.take(s, e.value, origin)
 }
 
-// takeGroup looks at an entry that is no setting: it should be a group of them.
-func (l *loader) takeGroup(entries []yamlEntry, origin string) error {
-	e := entries[0]
+// checkGroup looks at an entry that is no setting: it should be a group of them, and may be one
+// whose settings are commented out.
+func (l *loader) checkGroup(e yamlEntry, origin string) error {
 	inFile := slices.DeleteFunc(slices.Clone(l.table), func(s *setting) bool { return s.flagOnly })
 	var inGroup []string
 	for _, s := range inFile {
@@ -232,14 +231,10 @@ func (l *loader) takeGroup(entries []yamlEntry, origin string) error {
 			inGroup = append(inGroup, s.key)
 		}
 	}
-	if len(inGroup) == 0 {
-		word := e.key // the whole path to the first value says more about what was meant than the name of its group
-		for i := 0; entries[i].kind == yamlGroup; i++ {
-			word = entries[i+1].key
-		}
-		return usageErrorf("%s: unknown key %.64q (nearest: %s)", origin, e.key, nearestKey(word, inFile))
-	}
-	if e.kind != yamlGroup && e.kind != yamlNull { // null: a group whose settings are commented out
+	switch {
+	case len(inGroup) == 0:
+		return usageErrorf("%s: unknown key %.64q (nearest: %s)", origin, e.key, nearestKey(e.key, inFile))
+	case e.kind != yamlGroup && e.kind != yamlNull:
 		return usageErrorf("%s: %s: is a group, not a setting: takes %s, indented below it",
 			origin, e.key, strings.Join(inGroup, ", "))
 	}

@@ -264,7 +264,7 @@ var argsRefused = []struct{ args, env, want string }{
 	{"-mode=cat -server.host=a:1", "",
 		`-server.host: "a:1" is not a host: takes a host name or address without a port`},
 	{"-mode=cat -conn.idle=0s", "",
-		`-conn.idle: "0s" is out of range: takes a duration like 1m30s or 200ms, over 0s and up to 8760h`},
+		`-conn.idle: "0s" is out of range: takes a duration like 1m30s or 200ms, from 1ns to 8760h`},
 	{"-mode=cat -store.sync=0s", "",
 		`-store.sync: "0s" is out of range: takes always, never, or a duration like 200ms, over 0s and up to 8760h`},
 	{"-mode=cat -loop.period=-1s", "",

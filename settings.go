@@ -118,7 +118,7 @@ type setting struct {
 type settingValue struct {
 	takes   string // completes "takes …" in errors and -h
 	isBool  bool   // the flag alone means true
-	integer bool   // YAML's octal and hexadecimal numbers are read as such
+	integer bool   // a number in YAML's forms, octal and hexadecimal too, means what YAML says
 	set     func(text string) error
 	get     func() string
 }
@@ -154,7 +154,7 @@ func settingsOf(c *config) []*setting {
 		{key: "id", env: "CLI_ID", noDef: "none; 1 in mode sample",
 			help: "the agency; needed by client and bet", value: intValue(&c.id, 1, 255)},
 		{key: "server.address", env: "CLI_SERVER_ADDRESS", def: "127.0.0.1:12345", modes: "client bet",
-			help: "where clients connect", value: addressValue(&c.serverAddress)},
+			help: "where clients connect", value: addressValue(&c.serverAddress, 1)},
 		{key: "server.host", env: "SERVER_HOST", noDef: "empty (all)", modes: "server",
 			help: "address that the server binds", value: hostValue(&c.serverHost)},
 		{key: "server.port", env: "SERVER_PORT", def: "12345", modes: "server",
@@ -198,7 +198,7 @@ func settingsOf(c *config) []*setting {
 			value: intValue(&c.connMax, 1, 1_000_000)},
 		{key: "conn.idle", env: "CONN_IDLE", def: "60s", modes: "server client",
 			help:  "time for a message or an answer to pass whole; between messages 10 times this",
-			value: durationValue(&c.connIdle, 1)},
+			value: durationValue(&c.connIdle, time.Nanosecond)},
 		{key: "draw.agencies", env: "DRAW_AGENCIES", def: "0", modes: "server client",
 			help:  "agencies that must finish before the draw; 0: no draw; client: over 0, ask for winners",
 			value: intValue(&c.drawAgencies, 0, 255)},
@@ -212,7 +212,7 @@ func settingsOf(c *config) []*setting {
 			value: textValue(&c.tlsKnown, "the name of a file, or nothing", anyText)},
 		{key: "status.address", env: "STATUS_ADDRESS", noDef: "empty (none)", modes: "server",
 			help:  "where the status page, the metrics and health are served over HTTP, such as 127.0.0.1:12346",
-			value: listenValue(&c.statusAddress)},
+			value: addressValue(&c.statusAddress, 0)},
 		{key: "status.hosts", env: "STATUS_HOSTS", noDef: "empty", modes: "server",
 			help:  "host names besides its own address under which the page may be asked for, with commas between",
 			value: textValue(&c.statusHosts, "host names with commas between", anyText)},
@@ -276,31 +276,22 @@ func fileValue(at *string) settingValue {
 // anyText takes the empty text as well, which unsets.
 func anyText(string) error { return nil }
 
-// addressValue takes what a client can dial.
-func addressValue(at *string) settingValue {
-	return textValue(at, "host:port, the port from 1 to 65535", func(text string) error { return checkAddress(text, 1) })
-}
-
-// listenValue takes what a server can bind, or nothing.
-func listenValue(at *string) settingValue {
-	return textValue(at, "host:port, the port from 0 to 65535", func(text string) error {
-		if text == "" {
+// addressValue takes an address whose port is from low up: from 1 a client can dial it, from 0 a
+// server can bind it, and none at all is fine then.
+func addressValue(at *string, low int64) settingValue {
+	return textValue(at, fmt.Sprintf("host:port, the port from %d to 65535", low), func(text string) error {
+		_, port, err := net.SplitHostPort(text)
+		switch {
+		case text == "" && low == 0:
 			return nil
+		case err != nil:
+			return errors.New("is not an address with a port")
 		}
-		return checkAddress(text, 0)
+		if _, err = parseInt(port, low, 65535); err != nil {
+			err = fmt.Errorf("has a port that %w", err)
+		}
+		return err
 	})
-}
-
-// checkAddress takes an address with a port from low on.
-func checkAddress(text string, low int64) error {
-	_, port, err := net.SplitHostPort(text)
-	if err != nil {
-		return errors.New("is not an address with a port")
-	}
-	if _, err = parseInt(port, low, 65535); err != nil {
-		err = fmt.Errorf("has a port that %w", err)
-	}
-	return err
 }
 
 // hostValue refuses an address with a port or brackets, which the server would
@@ -367,12 +358,9 @@ func boolValue(at *bool) settingValue {
 	return value
 }
 
-// durationValue takes a duration from low, which is 0 or the least over it.
+// durationValue takes a duration from low up.
 func durationValue(at *time.Duration, low time.Duration) settingValue {
-	takes := "a duration like 1m30s or 200ms, from 0s to 8760h"
-	if low > 0 {
-		takes = "a duration like 1m30s or 200ms, over 0s and up to 8760h"
-	}
+	takes := fmt.Sprintf("a duration like 1m30s or 200ms, from %v to 8760h", low)
 	parse := func(text string) (time.Duration, error) { return parseDuration(text, low) }
 	return valueOf(at, takes, parse, time.Duration.String)
 }

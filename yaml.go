@@ -202,13 +202,10 @@ func parsePlainKey(body string) (key, rest string, err error) {
 	}
 	plain := cutComment(body)
 	colon := findColon(plain)
-	switch {
-	case colon >= 0:
-		return strings.TrimRight(plain[:colon], blank), body[colon+1:], nil
-	case strings.Contains(plain, ":"):
-		return "", "", errors.New("a key and ': ' expected: the colon needs a space after it")
+	if colon < 0 {
+		return "", "", errors.New("a key and ': ' expected, with a space after the colon and the value on the same line")
 	}
-	return "", "", errors.New("a key and ': ' expected: a value stands on the line of its key")
+	return strings.TrimRight(plain[:colon], blank), body[colon+1:], nil
 }
 
 // parseYAMLValue takes what follows the colon of a key.
