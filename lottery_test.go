@@ -607,15 +607,25 @@ func TestStartStopped(t *testing.T) {
 	stopped, stop := context.WithCancel(context.Background())
 	stop()
 	d := newSimDisk()
-	rows := strings.Repeat("1,a,b,1,1999-01-01,7\r\n", 10_000)
+	rows := strings.Repeat("1,a,b,1,1999-01-01,7\r\n", 100_000)
 	d.put(testPath, []byte(rows))
-	if _, err := openStore(stopped, d, testOptions(), quiet); !errors.Is(err, context.Canceled) {
+	reads := 0
+	counting := &faultDisk{disk: d, fault: func(c diskCall) *diskFault {
+		if c.kind == "read" && c.name == testPath {
+			reads++
+		}
+		return nil
+	}}
+	if _, err := openStore(stopped, counting, testOptions(), quiet); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	if reads > 3 { // its last byte, and no more than the first rows
+		t.Errorf("got %d reads of the bets file, want it to stop at once", reads)
 	}
 	s := openTest(t, d.kill(), testOptions())
 	defer s.close()
-	if got := string(d.read(testPath)); got != rows || s.state.bets != 10_000 {
-		t.Errorf("the next start: got %d bytes and %d bets, want %d and 10,000", len(got), s.state.bets, len(rows))
+	if got := string(d.read(testPath)); got != rows || s.state.bets != 100_000 {
+		t.Errorf("the next start: got %d bytes and %d bets, want %d and 100,000", len(got), s.state.bets, len(rows))
 	}
 }
 
