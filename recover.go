@@ -261,10 +261,8 @@ func (r *recovery) cutBets() error {
 // setDraw brings the draw in line with the settings. One that has taken place stays as it was.
 func (r *recovery) setDraw() error {
 	d := &r.state.draw
-	if d.drawn == unknownNumber { // that in force at the last snapshot of version 1, if there was one
-		if d.drawn = d.winner; d.drawn == noNumber {
-			d.drawn = r.options.winner
-		}
+	if d.drawn == unknownNumber {
+		d.drawn = d.winner // that in force at the last snapshot of version 1
 	}
 	d.agencies, d.winner = r.options.agencies, r.options.winner
 	if d.agencies > 0 && d.drawn != noNumber && d.drawn != d.winner {
@@ -315,9 +313,6 @@ func (r *recovery) logRepairs() {
 func (r *recovery) begin() error {
 	r.log.Info(actStore, success, "file", r.options.path, "bets", r.state.bets, "bytes", r.state.length,
 		"sources", r.state.sources.count())
-	for agency := range r.state.sources {
-		warnOfShare(r.log, uint8(agency), r.state.sources.kept(uint8(agency)))
-	}
 	r.ledger.length = r.state.length
 	err := r.ledger.wal.makeRoom(walPage)
 	if isFatal(err) {

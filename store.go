@@ -19,10 +19,8 @@ import (
 // ledger.writing, ledger.checkpointing. A connection's locks come before store.mu. Nobody waits for
 // a disk or for the network with store.mu held.
 
-const (
-	probeEvery  = 500 * time.Millisecond // how often a store without room looks whether there is some
-	surveyEvery = time.Minute            // how often a bets file that cannot be read is tried again
-)
+// probeEvery is how often a store without room looks whether there is some.
+const probeEvery = 500 * time.Millisecond
 
 // A store is open from newStore to close. Its methods may be called by many goroutines.
 type store struct {
@@ -350,7 +348,7 @@ func (s *store) failed(err error) {
 // is held, but not meanwhile.
 func (s *store) probe() {
 	s.mu.Unlock()
-	s.pause(probeEvery)
+	s.pause()
 	err := s.ledger.hasRoom(s.health.need)
 	s.mu.Lock()
 	switch {
@@ -362,10 +360,10 @@ func (s *store) probe() {
 	}
 }
 
-// pause waits for d. It returns false if the store closes meanwhile.
-func (s *store) pause(d time.Duration) bool {
+// pause waits for probeEvery. It returns false if the store closes meanwhile.
+func (s *store) pause() bool {
 	select {
-	case <-time.After(d):
+	case <-time.After(probeEvery):
 		return true
 	case <-s.ctx.Done():
 		return false
@@ -377,14 +375,13 @@ func (s *store) pause(d time.Duration) bool {
 func (s *store) findWinners(length int64, crc uint32, number int) {
 	defer s.running.Done()
 	found, err := surveyBets(s.ctx, s.ledger.bets, length, number)
-	for ; err != nil; found, err = surveyBets(s.ctx, s.ledger.bets, length, number) {
-		if s.ctx.Err() == nil {
-			s.log.Error(actSorteoSello, fail, "file", s.ledger.path, "reason", err,
-				"todo", "check the disk: the winners are told once the bets can be read, which is tried each minute")
-		}
-		if !s.pause(surveyEvery) {
-			return
-		}
+	if s.ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		s.log.Error(actSorteoSello, fail, "file", s.ledger.path, "reason", err,
+			"todo", "check the disk, then start the server again: it tells the winners once it can read the bets")
+		return
 	}
 	found.report(s.log, s.ledger.path, crc)
 	s.mu.Lock()
