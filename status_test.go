@@ -41,9 +41,10 @@ func (f *fakeStore) agencyFacts(agency uint8, source string) agencyFacts {
 // A fakeOffice is an office without a server.
 type fakeOffice struct {
 	office
-	fake  *fakeStore
-	stops bool
-	page  *statusServer
+	fake   *fakeStore
+	stops  bool
+	before func() // is called ahead of each request; nil: nothing is
+	page   *statusServer
 }
 
 // newFakeOffice returns an office whose store has recovered and is empty.
@@ -70,6 +71,9 @@ func (f *fakeOffice) serve(t testing.TB) string {
 		t.Fatal(err)
 	}
 	f.page = newStatusServer(f.cfg, &f.office, slog.New(slog.DiscardHandler), listener.Addr())
+	if f.before != nil {
+		f.page.http.Handler = hook(f.before, f.page)
+	}
 	go f.page.http.Serve(listener)
 	t.Cleanup(func() { f.page.http.Close() })
 	return listener.Addr().String()
@@ -79,6 +83,8 @@ func (f *fakeOffice) serve(t testing.TB) string {
 func (f *fakeOffice) pass(seconds int, rates ...int) {
 	random := rand.New(rand.NewPCG(1, 2))
 	now := time.Now().Add(-time.Duration(seconds) * time.Second)
+	f.page.mu.Lock()
+	defer f.page.mu.Unlock()
 	w := f.page.watch
 	for i := range seconds {
 		for agency, rate := range rates {
