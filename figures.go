@@ -252,10 +252,12 @@ func (w *watch) report(now time.Time) *report {
 		facts = &at
 	}
 	w.notice(now, facts)
-	r := &report{Time: now, Reason: w.reason, Since: w.since, Taking: w.reason == "", Rates: slices.Clone(w.rates)}
+	r := &report{Time: now, Reason: w.reason, Since: w.since, Taking: w.reason == "",
+		Rates: slices.Clone(w.rates), Agencies: []agencyFigures{}}
 	callers := w.countFigures(r)
+	r.Disk.Free, r.Disk.Known = freeDisk(filepath.Dir(w.office.cfg.storePath))
 	r.Store = storeFigures{storeFacts: storeFacts{commits: new(histogram)}, Promise: promise(w.office.cfg.storeSync)}
-	r.Draw = drawFigures{Expected: w.office.cfg.drawAgencies, Time: w.drawAt}
+	r.Draw = drawFigures{Expected: w.office.cfg.drawAgencies, Time: w.drawAt, Awaited: []int{}}
 	if facts != nil {
 		w.storeFigures(r, facts)
 		w.agencyFigures(r, open, facts, callers)
@@ -271,7 +273,7 @@ func (w *watch) countFigures(r *report) (callers [256]caller) {
 	c := w.office.counts
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r.Log = logFigures{slices.Clone(c.warnings), slices.Clone(c.repairs)}
+	r.Log = logFigures{append([]note{}, c.warnings...), append([]note{}, c.repairs...)}
 	r.Program = programFigures{Version: version, Started: c.began, Recovery: c.recovered.Seconds()}
 	r.Connections = connectionFigures{Open: c.open, Most: c.most, Limit: w.office.cfg.connMax, Ended: map[string]uint64{}}
 	for why, n := range c.endings {
@@ -294,7 +296,6 @@ func (w *watch) storeFigures(r *report, facts *storeFacts) {
 	if facts.found != nil {
 		r.Draw.Seal = hex.EncodeToString(facts.found.seal[:])
 	}
-	r.Disk.Free, r.Disk.Known = freeDisk(filepath.Dir(w.office.cfg.storePath))
 	if passed := r.Time.Sub(w.day).Seconds(); passed > 0 {
 		r.Disk.Rate = float64(facts.Bytes-w.bytes) / passed
 	}
