@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -299,6 +300,12 @@ func (w *workload) hello(k int) error {
 	if src := w.o.sources[k]; at.Records < src.answered || at.Records > src.submitted {
 		return fmt.Errorf("RESUME of source %d: got %d records, want %d to %d", k+1, at.Records, src.answered, src.submitted)
 	}
+	w.note(func() {
+		// The store takes bets, so what it has refused is taken back: nothing of it may be stored but
+		// what is sent again, in whatever groups.
+		w.o.sources[k].submitted = at.Records
+		maps.DeleteFunc(w.o.groups, func(g *group, _ []oraclePart) bool { return g.hasFailed() })
+	})
 	w.ses[k] = ses
 	return nil
 }
@@ -360,6 +367,8 @@ func (w *workload) settleTo(most int) error {
 // run sends batches until steps are done or the store does not take them any more. It returns
 // what ended it.
 func (w *workload) run(rng *rand.Rand, steps int) error {
+	for w.settleTo(0) != nil { // what the run before has left, one at a time
+	}
 	w.ses = make([]*session, len(w.o.sources))
 	for k := range w.ses {
 		if err := w.hello(k); err != nil {
@@ -390,6 +399,16 @@ func (w *workload) run(rng *rand.Rand, steps int) error {
 func (g *group) wait() error {
 	<-g.done
 	return g.err
+}
+
+// hasFailed reports whether g is done and was not stored.
+func (g *group) hasFailed() bool {
+	select {
+	case <-g.done:
+		return g.err != nil
+	default:
+		return false
+	}
 }
 
 // newRNG returns the random numbers of a seed.

@@ -458,6 +458,49 @@ func TestRoomAgain(t *testing.T) {
 	}
 }
 
+// TestRefusedGroupSentAgain refuses a group of two batches, and sends one of them again: that one is
+// stored, and the other is not, which is no part of a group.
+func TestRefusedGroupSentAgain(t *testing.T) {
+	t.Parallel()
+	d := &faultDisk{disk: newSimDisk()}
+	s, o := openTest(t, d, testOptions()), newOracle(2)
+	w := &workload{s: s, o: o, ses: make([]*session, 2)}
+	both, writes := make(chan struct{}), 0
+	d.setFault(func(c diskCall) *diskFault {
+		if c.kind != "write" || c.name == testPath {
+			return nil
+		}
+		switch writes++; writes {
+		case 1: // of the group before: meanwhile both join the next one
+			<-both
+		case 2, 3: // its record, and the zeros that take it back
+			return &diskFault{syscall.ENOSPC, 10}
+		}
+		return nil
+	})
+	steps := errors.Join(w.hello(0), w.hello(1), w.submitAnonymous())
+	waitFor(t, "a commit", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.groups.committing != nil })
+	steps = errors.Join(steps, w.submit(0), w.submit(1))
+	close(both)
+	if steps = errors.Join(steps, w.settleTo(2)); steps != nil {
+		t.Fatal(steps)
+	}
+	if err := w.settleTo(0); err == nil {
+		t.Fatal("without room: got an answer, want a group that is refused")
+	}
+	for w.settleTo(0) != nil {
+	}
+	waitRoom(s)
+	if err := errors.Join(w.hello(0), w.hello(1), w.submit(0), w.settleTo(0), s.close()); err != nil {
+		t.Fatal(err)
+	}
+	s = openTest(t, d, testOptions())
+	defer s.close()
+	if err := o.verify(s, d.disk.(*simDisk).read(testPath)); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestFailedSyncOfCheckpoint checks that it ends the store, that no answer leaves after it, and
 // that it is not tried again.
 func TestFailedSyncOfCheckpoint(t *testing.T) {
