@@ -10,9 +10,9 @@ import (
 	"syscall"
 )
 
-// A disk is all that the store asks of the operating system. It is a seam: the real one below only
-// passes on; the tests put in ones that fail at the n-th call, or that remember what a power cut
-// would leave.
+// A disk is all that the store asks of the operating system. It is a seam: the real one below
+// only passes on; the tests put in ones that fail at the n-th call, or that remember what a
+// power cut would leave.
 type disk interface {
 	// open opens a file with the flags of os.OpenFile; a new one is its user's alone.
 	open(name string, flag int) (file, error)
@@ -36,8 +36,8 @@ type file interface {
 	datasync() error
 	// sync is datasync, and for a truncation too.
 	sync() error
-	// reserve fails if the file could not grow from its end to end+n: no room, quota, or too large.
-	// It changes no byte and no length.
+	// reserve fails if the file could not grow from its end to end+n: no room, quota, or too
+	// large. It changes no byte and no length.
 	reserve(end, n int64) error
 	// forget tells the system that what stands before end, which is synced, will hardly be read
 	// soon, so that its memory may serve for what is written next.
@@ -57,8 +57,8 @@ func isFatal(err error) bool {
 	return errors.As(err, &fatal)
 }
 
-// lockFile takes f for this process alone, until it is closed. Its error says who has it: another
-// server or client. A file system without locks is no reason not to go on.
+// lockFile takes f for this process alone, until it is closed. Its error says who has it:
+// another server or client. A file system without locks is no reason not to go on.
 func lockFile(f *os.File, who string) error {
 	if lockedElsewhere(f) {
 		return fmt.Errorf("in use by another %s%s", who, holder(f))
@@ -77,14 +77,15 @@ type osDisk struct {
 // openDisk takes the store of a bets file for this process alone. It returns the path that links
 // lead to: whatever name a server is given, it finds the files beside the one bets file.
 //
-// PATH.lock keeps other servers off even before there is a bets file. It stays behind, since removing
-// it would let two processes lock two files of one name. Against other names (a hard link, a bind
-// mount) the bets file is locked too, when it is opened.
+// PATH.lock keeps other servers off even before there is a bets file. It stays behind, since
+// removing it would let two processes lock two files of one name. Against other names (a hard
+// link, a bind mount) the bets file is locked too, when it is opened.
 func openDisk(path string) (d *osDisk, real string, err error) {
 	real, err = filepath.EvalSymlinks(path)
 	if errors.Is(err, os.ErrNotExist) {
 		if _, err := os.Lstat(path); err == nil {
-			return nil, "", fmt.Errorf("store: %s is a link to nothing: mount what it leads to, or make an empty file there", path)
+			return nil, "", fmt.Errorf("store: %s is a link to nothing: mount what it leads to, "+
+				"or make an empty file there", path)
 		}
 		real, err = filepath.EvalSymlinks(filepath.Dir(path))
 		real = filepath.Join(real, filepath.Base(path))
@@ -93,7 +94,8 @@ func openDisk(path string) (d *osDisk, real string, err error) {
 		return nil, "", fmt.Errorf("store: %w", err)
 	}
 	if info, err := os.Stat(real); err == nil && !info.Mode().IsRegular() {
-		return nil, "", fmt.Errorf("store: %s is no regular file (%v): set store.path to the name of one", path, info.Mode())
+		return nil, "", fmt.Errorf("store: %s is no regular file (%v): set store.path to the name of one",
+			path, info.Mode())
 	}
 	d = new(osDisk)
 	if d.folder, err = os.Open(filepath.Dir(real)); err == nil {
@@ -157,7 +159,8 @@ func (f osFile) sync() error               { return f.Sync() }
 func (f osFile) datasync() error           { return datasync(f.File) }
 func (f osFile) forget(end int64)          { forget(f.File, end) }
 
-// reserve asks the system. Where that can't reserve, nothing but a write tells whether there is room.
+// reserve asks the system. Where that can't reserve, nothing but a write tells whether there is
+// room.
 func (f osFile) reserve(end, n int64) error {
 	err := reserve(f.File, end, n)
 	if errors.Is(err, errors.ErrUnsupported) {

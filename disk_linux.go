@@ -10,7 +10,8 @@ import (
 	"syscall"
 )
 
-// keepSize is FALLOC_FL_KEEP_SIZE: reserve blocks behind the end of the file without moving the end.
+// keepSize is FALLOC_FL_KEEP_SIZE: reserve blocks behind the end of the file without moving the
+// end.
 const keepSize = 1
 
 // fadvise64 is the number of that system call, which package syscall does not have for all. The
@@ -26,9 +27,9 @@ func datasync(f *os.File) error {
 	return control(f, "fdatasync", syscall.Fdatasync)
 }
 
-// reserve asks the file system for n bytes behind end, and the process's limit on file size (which
-// fallocate with keepSize does not look at). It fails with errors.ErrUnsupported where the file
-// system cannot reserve.
+// reserve asks the file system for n bytes behind end, and the process's limit on file size
+// (which fallocate with keepSize does not look at). It fails with errors.ErrUnsupported where
+// the file system cannot reserve.
 func reserve(f *os.File, end, n int64) error {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit); err == nil && uint64(end+n) > uint64(limit.Cur) {
@@ -53,8 +54,8 @@ func forget(f *os.File, end int64) {
 	}
 }
 
-// lockedElsewhere takes a lock on f that ends with the process, however it ends. It reports whether
-// another process has it.
+// lockedElsewhere takes a lock on f that ends with the process, however it ends. It reports
+// whether another process has it.
 func lockedElsewhere(f *os.File) bool {
 	err := control(f, "flock", func(fd int) error { return syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB) })
 	return errors.Is(err, syscall.EWOULDBLOCK)

@@ -17,8 +17,8 @@ func reserve(*os.File, int64, int64) error { return errors.ErrUnsupported }
 // forget leaves it to the system when to forget.
 func forget(*os.File, int64) {}
 
-// lockedElsewhere does nothing: this system has no lock in the standard library that ends with the
-// process. See to it that one server has one store.
+// lockedElsewhere does nothing: this system has no lock in the standard library that ends with
+// the process. See to it that one server has one store.
 func lockedElsewhere(*os.File) bool { return false }
 
 // holder knows nothing here.

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// faultDisk is the disk on which a chosen call fails; simdisk_test.go has the one that knows what a power cut would leave.
+// faultDisk is the disk on which a chosen call fails; simdisk_test.go has the one that knows
+// what a power cut would leave.
 
 // A diskCall is one call to a disk or to a file of it. n counts from 1.
 type diskCall struct {
@@ -157,8 +158,8 @@ func openTestDisk(t testing.TB, path string) disk {
 	return d
 }
 
-// TestFolderIsOpenedOnce moves the folder away from its name: its sync needs neither that nor a free
-// descriptor, and so can't fail for want of one.
+// TestFolderIsOpenedOnce moves the folder away from its name: its sync needs neither that nor a
+// free descriptor, and so can't fail for want of one.
 func TestFolderIsOpenedOnce(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "store")
 	if err := os.Mkdir(folder, 0o700); err != nil {
@@ -173,8 +174,8 @@ func TestFolderIsOpenedOnce(t *testing.T) {
 	}
 }
 
-// TestReserveByWriting has a file system that can't reserve: room is looked for in a file of its own,
-// which is gone afterwards, and the bets file is as it was.
+// TestReserveByWriting has a file system that can't reserve: room is looked for in a file of
+// its own, which is gone afterwards, and the bets file is as it was.
 func TestReserveByWriting(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "bets.csv")
 	f, err := openTestDisk(t, path).open(path, os.O_RDWR|os.O_CREATE)

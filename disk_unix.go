@@ -18,8 +18,8 @@ func reserve(*os.File, int64, int64) error { return errors.ErrUnsupported }
 // forget leaves it to the system when to forget.
 func forget(*os.File, int64) {}
 
-// lockedElsewhere takes a lock on f that ends with the process, however it ends. It reports whether
-// another process has it.
+// lockedElsewhere takes a lock on f that ends with the process, however it ends. It reports
+// whether another process has it.
 func lockedElsewhere(f *os.File) bool {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == syscall.EWOULDBLOCK
 }

@@ -16,13 +16,14 @@ const (
 	// betsCached is how much of the bets file's end the system is not told to forget after a
 	// checkpoint: what somebody who follows the file may still read.
 	betsCached = 64 << 20
-	// sayAgain is when a checkpoint that fails for the same reason as the one before is logged again.
+	// sayAgain is when a checkpoint that fails for the same reason as the one before is logged
+	// again.
 	sayAgain = time.Minute
 )
 
-// A stuckError is a commit that failed and could not be undone yet, for want of room: part of it, or
-// all of it, may be on the disk, so that nothing may be said of it. hasRoom undoes it when there is
-// room. A start after a crash meanwhile finds it whole or not at all.
+// A stuckError is a commit that failed and could not be undone yet, for want of room: part of
+// it, or all of it, may be on the disk, so that nothing may be said of it. hasRoom undoes it
+// when there is room. A start after a crash meanwhile finds it whole or not at all.
 type stuckError struct{ err error }
 
 func (e *stuckError) Error() string { return e.err.Error() }
@@ -34,12 +35,13 @@ func isStuck(err error) bool {
 	return errors.As(err, &stuck)
 }
 
-// A ledger keeps the redo log and the bets file in step, and makes the checkpoints. It knows nothing
-// of what a record says, but for where its rows are.
+// A ledger keeps the redo log and the bets file in step, and makes the checkpoints. It knows
+// nothing of what a record says, but for where its rows are.
 //
 // Its one invariant: a row is written to the bets file only after the sync that made its record
-// durable (unless the log is relaxed). So no reader ever sees a row that a power cut could take back,
-// and a bets file that goes on behind the log's last intact record proves that the log is damaged.
+// durable (unless the log is relaxed). So no reader ever sees a row that a power cut could take
+// back, and a bets file that goes on behind the log's last intact record proves that the log is
+// damaged.
 //
 // commit and hasRoom are for one goroutine, the committer.
 type ledger struct {
@@ -65,8 +67,9 @@ type ledger struct {
 
 // A ledgerOwner is whoever puts records into a ledger, and knows what they say.
 type ledgerOwner interface {
-	// snapshot returns the state as of a record that was committed, that record's number, and the
-	// length of the bets file with its rows; no state if that is the record of number known.
+	// snapshot returns the state as of a record that was committed, that record's number, and
+	// the length of the bets file with its rows; no state if that is the record of number
+	// known.
 	snapshot(known uint64) (state []byte, sequence uint64, length int64)
 	// failed is told of the first fatal error, wherever it was met.
 	failed(err error)
@@ -85,9 +88,9 @@ func (l *ledger) start(owner ledgerOwner, interval time.Duration) {
 	}
 }
 
-// commit makes a record durable, of which the first walRecordHead bytes are the log's, and puts its
-// rows into the bets file. It returns the record's number. After an error that is neither fatal nor a
-// stuckError neither the log nor the bets file has anything of it.
+// commit makes a record durable, of which the first walRecordHead bytes are the log's, and puts
+// its rows into the bets file. It returns the record's number. After an error that is neither
+// fatal nor a stuckError neither the log nor the bets file has anything of it.
 func (l *ledger) commit(record, rows []byte) (sequence uint64, err error) {
 	// The steps are those of "Commit of a group" in docs/durability.md.
 	l.writing.Lock()
@@ -104,7 +107,8 @@ func (l *ledger) commit(record, rows []byte) (sequence uint64, err error) {
 	return l.wal.next - 1, nil
 }
 
-// unfit returns why nothing may be written: a sync has failed, or a commit is to be taken back first.
+// unfit returns why nothing may be written: a sync has failed, or a commit is to be taken back
+// first.
 func (l *ledger) unfit() error {
 	if err := l.fatal.Load(); err != nil {
 		return *err
@@ -120,7 +124,8 @@ func (l *ledger) write(record, rows []byte) error {
 	if err := l.wal.append(record); err != nil {
 		return err
 	}
-	// From here on the rows are promised: a crash before they are written replays them from the log.
+	// From here on the rows are promised: a crash before they are written replays them from the
+	// log.
 	l.spilled = true
 	if _, err := l.bets.WriteAt(rows, l.length); err != nil {
 		return fmt.Errorf("store: writing %s: %w", l.path, err)
@@ -147,9 +152,9 @@ func (l *ledger) undo() error {
 	return cause
 }
 
-// unwrite is the reverse of write. The order is what makes a crash in between harmless: as long as the
-// record is in the log it is replayed whole, and it is voided only when the bets file is durably
-// without its rows.
+// unwrite is the reverse of write. The order is what makes a crash in between harmless: as long
+// as the record is in the log it is replayed whole, and it is voided only when the bets file is
+// durably without its rows.
 func (l *ledger) unwrite() error {
 	if l.spilled {
 		if err := l.bets.truncate(l.length); err != nil {
@@ -163,8 +168,8 @@ func (l *ledger) unwrite() error {
 	return l.wal.takeBack()
 }
 
-// hasRoom returns nil if there is room for a record of n bytes and its rows. A commit that is stuck is
-// undone first.
+// hasRoom returns nil if there is room for a record of n bytes and its rows. A commit that is
+// stuck is undone first.
 func (l *ledger) hasRoom(n int) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -183,9 +188,9 @@ func (l *ledger) hasRoom(n int) error {
 	return l.wal.probe(n)
 }
 
-// makeRoom sees to it that the log takes a record of n bytes. Where no further segment can be had it
-// waits for a checkpoint, which gives some back (or for the one that has done so while this was
-// found out).
+// makeRoom sees to it that the log takes a record of n bytes. Where no further segment can be
+// had it waits for a checkpoint, which gives some back (or for the one that has done so while
+// this was found out).
 func (l *ledger) makeRoom(n int) error {
 	before := l.wal.current
 	err := l.wal.makeRoom(n)
@@ -239,21 +244,21 @@ func (l *ledger) checkpointLoop() {
 
 // warn says that there was no checkpoint.
 func (l *ledger) warn(err error) {
-	l.log.Warn(actCheckpoint, fail, "file", l.path, "reason", err,
-		"todo", "make that possible: nothing is lost, but the log keeps all it has, and once it is full bets are refused with ACK 5")
+	l.log.Warn(actCheckpoint, fail, "file", l.path, "reason", err, "todo",
+		"make that possible: nothing is lost, but the log keeps all, and once it is full bets get ACK 5")
 }
 
-// checkpoint makes the bets file and a snapshot of the state durable, then gives back the segments of
-// the log that they cover.
+// checkpoint makes the bets file and a snapshot of the state durable, then gives back the
+// segments of the log that they cover.
 func (l *ledger) checkpoint() error {
 	l.checkpointing.Lock()
 	defer l.checkpointing.Unlock()
 	if err := l.fatal.Load(); err != nil {
 		return *err
 	}
-	// The snapshot is taken in memory, so the intake waits for no disk. All rows that it counts have
-	// been written by then. So the sync that follows covers them, and what is written meanwhile does
-	// no harm.
+	// The snapshot is taken in memory, so the intake waits for no disk. All rows that it counts
+	// have been written by then. So the sync that follows covers them, and what is written
+	// meanwhile does no harm.
 	state, sequence, length := l.owner.snapshot(l.wal.covered.Load())
 	if state != nil {
 		if err := l.bets.datasync(); err != nil {
@@ -262,8 +267,9 @@ func (l *ledger) checkpoint() error {
 		if err := l.writeSnapshot(state); err != nil {
 			return l.note(err)
 		}
-		// Otherwise a system with much memory keeps all that was ever written: on a virtual machine,
-		// whose memory is slow to touch for the first time, 20 million bets took 1.4 times as long.
+		// Otherwise a system with much memory keeps all that was ever written: on a virtual
+		// machine, whose memory is slow to touch for the first time, 20 million bets took 1.4
+		// times as long.
 		if end := length - betsCached; end > 0 {
 			l.bets.forget(end)
 		}
@@ -283,8 +289,8 @@ func (l *ledger) writeSnapshot(state []byte) error {
 	if _, err := f.WriteAt(state, 0); err != nil {
 		return fmt.Errorf("store: writing a snapshot: %w", err)
 	}
-	// Synced before it gets its name: otherwise a power cut could leave the name on a file without
-	// its bytes.
+	// Synced before it gets its name: otherwise a power cut could leave the name on a file
+	// without its bytes.
 	if err := f.sync(); err != nil {
 		return &fatalError{fmt.Errorf("store: sync of %s: %w", temp, err)}
 	}
@@ -323,8 +329,9 @@ func (l *ledger) sync() error {
 	return l.note(l.wal.sync())
 }
 
-// close makes all that was committed durable, writes a checkpoint, and closes the files. Without room
-// for a checkpoint nothing is lost: the next start finds in the log what it would have kept.
+// close makes all that was committed durable, writes a checkpoint, and closes the files.
+// Without room for a checkpoint nothing is lost: the next start finds in the log what it would
+// have kept.
 func (l *ledger) close() error {
 	close(l.stop)
 	l.helpers.Wait()

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// noRoom makes every write fail for lack of room from the n-th on, with so many of its bytes in the
-// file, and all else that may need room.
+// noRoom makes every write fail for lack of room from the n-th on, with so many of its bytes in
+// the file, and all else that may need room.
 func noRoom(n, short int) func(diskCall) *diskFault {
 	return func(c diskCall) *diskFault {
 		if c.kind != "write" && c.kind != "reserve" && c.kind != "truncate" {
@@ -24,9 +24,9 @@ func noRoom(n, short int) func(diskCall) *diskFault {
 	}
 }
 
-// TestTakeBackWithoutRoom has a commit whose record or rows meet a full disk, on which taking them back
-// needs room as well. It gets no answer, and no other is taken until there is room. To close the store
-// meanwhile is no failure: a start finds the commit whole or not at all.
+// TestTakeBackWithoutRoom has a commit whose record or rows meet a full disk, on which taking
+// them back needs room as well. It gets no answer, and no other is taken until there is room.
+// To close the store meanwhile is no failure: a start finds the commit whole or not at all.
 func TestTakeBackWithoutRoom(t *testing.T) {
 	for _, short := range []int{0, 30, 1 << 20} {
 		for _, writes := range []int{1, 2} { // the record, the rows
@@ -82,8 +82,8 @@ func testTakeBack(t *testing.T, fault func(diskCall) *diskFault, room bool) {
 	}
 }
 
-// TestCheckpointFails has checkpoints fail over and over: that is said once, and again when the reason
-// changes; at the end the log still has all.
+// TestCheckpointFails has checkpoints fail over and over: that is said once, and again when the
+// reason changes; at the end the log still has all.
 func TestCheckpointFails(t *testing.T) {
 	sim, o, reason := newSimDisk(), newOracle(1), syscall.EISDIR
 	d := &faultDisk{disk: sim}
@@ -128,7 +128,8 @@ func TestCheckpointFails(t *testing.T) {
 	}
 }
 
-// TestFatalIsForGood checks that nothing is written or synced after a failed sync, whoever met it.
+// TestFatalIsForGood checks that nothing is written or synced after a failed sync, whoever met
+// it.
 func TestFatalIsForGood(t *testing.T) {
 	for _, file := range []string{testPath, testPath + ".wal.00", testPath + ".state.new"} {
 		for _, interval := range []bool{false, true} {
@@ -177,8 +178,8 @@ func TestFatalIsForGood(t *testing.T) {
 	}
 }
 
-// TestLongestRecord checks what group.go's bound on a record stands on: rows are at most twice as long
-// as the messages that they come in. And the log refuses what a start would not read.
+// TestLongestRecord checks what group.go's bound on a record stands on: rows are at most twice
+// as long as the messages that they come in. And the log refuses what a start would not read.
 func TestLongestRecord(t *testing.T) {
 	for _, b := range []Bet{
 		{255, bytes.Repeat([]byte{'"'}, 8000), []byte(`"`), []byte("1234567890"), []byte("1999-12-31"), 65535},

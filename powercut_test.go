@@ -173,12 +173,14 @@ func cutAll(t *testing.T, states int) {
 			c.options.sync = mode.sync
 			began := time.Now()
 			c.run(mode.states)
-			t.Logf("SEED=%d: %d states, %d kills made, up to %d crashes in a row, in %v", seed, c.checked, c.kills, c.deepest, time.Since(began).Round(time.Millisecond))
+			t.Logf("SEED=%d: %d states, %d kills made, up to %d crashes in a row, in %v",
+				seed, c.checked, c.kills, c.deepest, time.Since(began).Round(time.Millisecond))
 		})
 	}
 }
 
-// TestPowerCuts starts the store from what power cuts and kills leave at any moment, over and over.
+// TestPowerCuts starts the store from what power cuts and kills leave at any moment, over and
+// over.
 func TestPowerCuts(t *testing.T) {
 	t.Parallel()
 	cutAll(t, 2100)

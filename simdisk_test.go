@@ -11,11 +11,14 @@ import (
 	"syscall"
 )
 
-// A simDisk is a disk in memory. What was written is seen at once by whoever reads (the page cache), and is on the medium after a sync. kill keeps
-// both apart, as kill -9 does; powerCut makes one of the states that the medium may be in.
+// A simDisk is a disk in memory. What was written is seen at once by whoever reads (the page
+// cache), and is on the medium after a sync. kill keeps both apart, as kill -9 does; powerCut
+// makes one of the states that the medium may be in.
 //
-// It is harsher than ext4 and xfs are: between two syncs of a file any of its writes and truncations may be on the medium or not, in any combination, each whole or
-// torn at any byte; a file may have grown without its bytes; changes of the folder that no syncDir covers survive up to some point or in any combination.
+// It is harsher than ext4 and xfs are: between two syncs of a file any of its writes and
+// truncations may be on the medium or not, in any combination, each whole or torn at any byte;
+// a file may have grown without its bytes; changes of the folder that no syncDir covers survive
+// up to some point or in any combination.
 type simDisk struct {
 	mu     sync.Mutex
 	dir    map[string]*simInode // as programs see it
@@ -40,14 +43,15 @@ type simChange struct {
 	truncate bool
 }
 
-// A simMove is a change of the folder: from loses its file and to gets it. An empty from is a creation, an empty to a removal.
+// A simMove is a change of the folder: from loses its file and to gets it. An empty from is a
+// creation, an empty to a removal.
 type simMove struct {
 	from, to string
 	inode    *simInode
 }
 
-// errPowerOff is what every call gets after powerOff. There would be nobody to try again: it is fatal,
-// whatever it meets.
+// errPowerOff is what every call gets after powerOff. There would be nobody to try again: it is
+// fatal, whatever it meets.
 var errPowerOff = &fatalError{fmt.Errorf("simulated: the power is off: %w", syscall.EIO)}
 
 func newSimDisk() *simDisk {
@@ -231,7 +235,8 @@ func grown(data []byte, size int) []byte {
 	return data
 }
 
-// powerOff makes every later call fail, so that a store on the disk ends without changing anything.
+// powerOff makes every later call fail, so that a store on the disk ends without changing
+// anything.
 func (d *simDisk) powerOff() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -245,7 +250,8 @@ func (d *simDisk) isOff() bool {
 	return d.off
 }
 
-// kill returns the disk as the next process finds it after a kill -9: all is seen, and what was not synced is still not on the medium. d.mu is held.
+// kill returns the disk as the next process finds it after a kill -9: all is seen, and what was
+// not synced is still not on the medium. d.mu is held.
 func (d *simDisk) kill() *simDisk {
 	copies := map[*simInode]*simInode{nil: nil}
 	duplicate := func(i *simInode) *simInode {

@@ -10,15 +10,16 @@ import (
 	"sync/atomic"
 )
 
-// The redo log. A record is durable, and so may be answered, once the sync that follows its write
-// has returned. The log knows nothing of what a record says; docs/durability.md tells what it is for
-// and why it is safe.
+// The redo log. A record is durable, and so may be answered, once the sync that follows its
+// write has returned. The log knows nothing of what a record says; docs/durability.md tells
+// what it is for and why it is safe.
 //
-// It lives in up to 16 segment files PATH.wal.00 to PATH.wal.15 of 4 MiB. A segment is filled with
-// zeros once, when it is made, so that a commit writes over blocks that the file already has: one
-// data write and one fdatasync, nothing for the file system's own journal to do.
+// It lives in up to 16 segment files PATH.wal.00 to PATH.wal.15 of 4 MiB. A segment is filled
+// with zeros once, when it is made, so that a commit writes over blocks that the file already
+// has: one data write and one fdatasync, nothing for the file system's own journal to do.
 //
-// A segment is pages of 4,096 bytes. Page 0 is its header, integers little-endian here and below:
+// A segment is pages of 4,096 bytes. Page 0 is its header, integers little-endian here and
+// below:
 //
 //	 0  8  magic "tp0 wal\n"
 //	 8  4  version, 2
@@ -28,13 +29,13 @@ import (
 //	32  4  size of the segment in bytes: the file has had it since before this header was written
 //	36  4  CRC-32C of bytes 0 to 35
 //
-// An epoch is of one use of a segment, so that no record of an earlier use can pass for one of this.
-// Since epochs grow, the segment with the largest one is where the log ends, whatever else crashes
-// have left. The first one of a log is random: nobody who sends bets can know an epoch, and make
-// bytes of a name look like a record.
+// An epoch is of one use of a segment, so that no record of an earlier use can pass for one of
+// this. Since epochs grow, the segment with the largest one is where the log ends, whatever
+// else crashes have left. The first one of a log is random: nobody who sends bets can know an
+// epoch, and make bytes of a name look like a record.
 //
-// Each record starts on a page, so that no page ever holds bytes of two commits and a torn page harms
-// none but the last:
+// Each record starts on a page, so that no page ever holds bytes of two commits and a torn page
+// harms none but the last:
 //
 //	 0  4  CRC-32C of all that follows: bytes 4 to 24+length
 //	 4  4  length of the payload
@@ -44,8 +45,8 @@ import (
 //
 // Version 1 had random epochs, and other payloads (record.go).
 //
-// To change any of this: raise walVersion, read all versions in openWAL, freeze a file of the new one
-// in testdata/store.
+// To change any of this: raise walVersion, read all versions in openWAL, freeze a file of the
+// new one in testdata/store.
 const (
 	walMagic      = "tp0 wal\n"
 	walVersion    = 2
@@ -64,9 +65,9 @@ const _ = uint(walSegment - walPage - walMaxRecord)
 // errLogFull says that every segment holds records that no checkpoint covers yet.
 var errLogFull = errors.New("wal: every segment is in use")
 
-// A wal is an open redo log. Its methods are for one goroutine, the committer, but for release. After
-// a fatalError none may be called but close: the system may have dropped what it could not write, and
-// say yes to the next sync.
+// A wal is an open redo log. Its methods are for one goroutine, the committer, but for release.
+// After a fatalError none may be called but close: the system may have dropped what it could
+// not write, and say yes to the next sync.
 type wal struct {
 	disk    disk
 	path    string // of the bets file
@@ -95,9 +96,9 @@ type segment struct {
 	end     int64  // where the next record goes
 }
 
-// append writes record, of which the first walRecordHead bytes are the log's to fill in, and makes it
-// durable unless the log is relaxed. There must be room: see makeRoom. After an error that is not a
-// fatalError part of the record, or all of it, may be in the file: see takeBack.
+// append writes record, of which the first walRecordHead bytes are the log's to fill in, and
+// makes it durable unless the log is relaxed. There must be room: see makeRoom. After an error
+// that is not a fatalError part of the record, or all of it, may be in the file: see takeBack.
 func (w *wal) append(record []byte) error {
 	s := w.current
 	le := binary.LittleEndian
@@ -120,8 +121,8 @@ func (w *wal) append(record []byte) error {
 	return w.sync()
 }
 
-// takeBack makes the last record void: its head is zeroed, durably, and the next record will have its
-// place and number. After an error that is not fatal it is to be called again.
+// takeBack makes the last record void: its head is zeroed, durably, and the next record will
+// have its place and number. After an error that is not fatal it is to be called again.
 func (w *wal) takeBack() error {
 	s := w.current
 	if _, err := s.file.WriteAt(w.zeros[:walRecordHead], w.start); err != nil {
@@ -151,8 +152,8 @@ func (s *segment) datasync() error {
 	return nil
 }
 
-// makeRoom sees to it that there is room for a record of n bytes: where the current segment has too
-// little another one is begun. It fails with errLogFull if there is none.
+// makeRoom sees to it that there is room for a record of n bytes: where the current segment has
+// too little another one is begun. It fails with errLogFull if there is none.
 func (w *wal) makeRoom(n int) error {
 	if n > walMaxRecord {
 		return fmt.Errorf("wal: a record of %d bytes, and %d are what a start reads", n, walMaxRecord)
@@ -167,8 +168,8 @@ func (w *wal) makeRoom(n int) error {
 	if err != nil {
 		return err
 	}
-	// Nothing may go to the segment before any more, even if this one can't be begun: its header may
-	// be in its file all the same, and then says that the log goes on there.
+	// Nothing may go to the segment before any more, even if this one can't be begun: its
+	// header may be in its file all the same, and then says that the log goes on there.
 	w.current = nil
 	if err := w.begin(s); err != nil {
 		s.last = 0 // it holds no record: it is free
@@ -178,15 +179,15 @@ func (w *wal) makeRoom(n int) error {
 	return nil
 }
 
-// probe looks whether the next record, for which there is room, could be written: it writes n zeros
-// where that goes. Even writing over what a file has needs room on a file system that then writes
-// elsewhere.
+// probe looks whether the next record, for which there is room, could be written: it writes n
+// zeros where that goes. Even writing over what a file has needs room on a file system that
+// then writes elsewhere.
 func (w *wal) probe(n int) error {
 	return w.fill(w.current.file, w.current.end, w.current.end+int64(n))
 }
 
-// freeSegment returns the free segment with the lowest number, so that few are used and their pages
-// are likely still in memory. Where there is none it makes one.
+// freeSegment returns the free segment with the lowest number, so that few are used and their
+// pages are likely still in memory. Where there is none it makes one.
 func (w *wal) freeSegment() (*segment, error) {
 	for i, s := range w.slots {
 		if s != nil && w.free(s) {
@@ -214,8 +215,8 @@ func (w *wal) waiting() (n int) {
 	return n
 }
 
-// release gives the segments back whose records a durable checkpoint covers, that of all records up
-// to sequence.
+// release gives the segments back whose records a durable checkpoint covers, that of all
+// records up to sequence.
 func (w *wal) release(sequence uint64) { w.covered.Store(sequence) }
 
 // slotName returns the name of segment i's file.

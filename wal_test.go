@@ -56,7 +56,8 @@ func TestWALFormat(t *testing.T) {
 	if got := hex.EncodeToString(data[:walHead-4]); got != head {
 		t.Errorf("header: got %s, want %s", got, head)
 	}
-	if got, want := binary.LittleEndian.Uint32(data[walHead-4:]), crc32.Checksum(data[:walHead-4], castagnoli); got != want {
+	got, want := binary.LittleEndian.Uint32(data[walHead-4:]), crc32.Checksum(data[:walHead-4], castagnoli)
+	if got != want {
 		t.Errorf("CRC of the header: got %08x, want %08x", got, want)
 	}
 	for _, rec := range []struct {
@@ -112,9 +113,19 @@ func TestWALReplay(t *testing.T) {
 	}
 }
 
-// TestWALDamage makes damage of each kind in a log of 10 records in two segments, of which the first 2 are in a checkpoint.
+// TestWALDamage makes damage of each kind in a log of 10 records in two segments, of which the
+// first 2 are in a checkpoint.
 func TestWALDamage(t *testing.T) {
 	const first, second = testPath + ".wal.00", testPath + ".wal.01" // records 1 to 7 and 8 to 10, a page each
+	flip := func(name string, at int) func(*simDisk) {
+		return func(d *simDisk) { d.dir[name].cache[at] ^= 1 }
+	}
+	cut := func(name string, size int) func(*simDisk) {
+		return func(d *simDisk) { d.dir[name].cache = d.dir[name].cache[:size] }
+	}
+	gone := func(name string) func(*simDisk) {
+		return func(d *simDisk) { delete(d.dir, name) }
+	}
 	rows := []struct {
 		name     string
 		corrupt  func(d *simDisk)
@@ -123,22 +134,24 @@ func TestWALDamage(t *testing.T) {
 		file     string // the error names it; empty: it opens
 	}{
 		{"nothing", func(*simDisk) {}, 8, 0, ""},
-		{"last record", func(d *simDisk) { d.dir[second].cache[3*walPage+24] ^= 1 }, 7, 0, ""},
-		{"last but one", func(d *simDisk) { d.dir[second].cache[2*walPage+24] ^= 1 }, 0, 2 * walPage, second},
-		{"length of the last but one", func(d *simDisk) { d.dir[second].cache[2*walPage+4] ^= 1 }, 0, 2 * walPage, second},
-		{"epoch of the last but one", func(d *simDisk) { d.dir[second].cache[2*walPage+8] ^= 1 }, 0, 2 * walPage, second},
-		{"sequence number of the last but one", func(d *simDisk) { d.dir[second].cache[2*walPage+16] ^= 1 }, 0, 2 * walPage, second},
-		{"record in the middle", func(d *simDisk) { d.dir[first].cache[5*walPage+24] ^= 1 }, 0, 5 * walPage, first},
-		{"record in the checkpoint", func(d *simDisk) { d.dir[first].cache[walPage+24] ^= 1 }, 0, walPage, first},
-		{"header of the first", func(d *simDisk) { d.dir[first].cache[20] ^= 1 }, 0, 0, first},
-		{"magic of the second", func(d *simDisk) { d.dir[second].cache[0] ^= 1 }, 0, 0, second},
-		{"first segment gone", func(d *simDisk) { delete(d.dir, first) }, 0, walPage, second},
-		{"second segment gone", func(d *simDisk) { delete(d.dir, second) }, 5, 0, ""}, // the bets file shows it: TestStoreDamage
-		{"first segment cut", func(d *simDisk) { d.dir[first].cache = d.dir[first].cache[:5*walPage] }, 0, 5 * walPage, first},
-		{"second segment cut in its zeros", func(d *simDisk) { d.dir[second].cache = d.dir[second].cache[:testSegment-1] }, 0, testSegment - 1, second},
-		{"header cut", func(d *simDisk) { d.dir[second].cache = d.dir[second].cache[:30] }, 5, 0, ""},
-		{"bytes behind the second", func(d *simDisk) { d.dir[second].cache = append(d.dir[second].cache, "junk"...) }, 8, 0, ""},
-		{"bytes of the padding", func(d *simDisk) { d.dir[second].cache[2*walPage-1] ^= 1 }, 8, 0, ""},
+		{"last record", flip(second, 3*walPage+24), 7, 0, ""},
+		{"last but one", flip(second, 2*walPage+24), 0, 2 * walPage, second},
+		{"length of the last but one", flip(second, 2*walPage+4), 0, 2 * walPage, second},
+		{"epoch of the last but one", flip(second, 2*walPage+8), 0, 2 * walPage, second},
+		{"sequence number of the last but one", flip(second, 2*walPage+16), 0, 2 * walPage, second},
+		{"record in the middle", flip(first, 5*walPage+24), 0, 5 * walPage, first},
+		{"record in the checkpoint", flip(first, walPage+24), 0, walPage, first},
+		{"header of the first", flip(first, 20), 0, 0, first},
+		{"magic of the second", flip(second, 0), 0, 0, second},
+		{"first segment gone", gone(first), 0, walPage, second},
+		{"second segment gone", gone(second), 5, 0, ""}, // the bets file shows it: TestStoreDamage
+		{"first segment cut", cut(first, 5*walPage), 0, 5 * walPage, first},
+		{"second segment cut in its zeros", cut(second, testSegment-1), 0, testSegment - 1, second},
+		{"header cut", cut(second, 30), 5, 0, ""},
+		{"bytes behind the second", func(d *simDisk) {
+			d.dir[second].cache = append(d.dir[second].cache, "junk"...)
+		}, 8, 0, ""},
+		{"bytes of the padding", flip(second, 2*walPage-1), 8, 0, ""},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -175,7 +188,8 @@ func TestWALNewerVersion(t *testing.T) {
 	}
 }
 
-// TestWALFakeRecord puts a whole record into the payload of another, on a page of its own, as a client could with a source's name, and uses the segment again.
+// TestWALFakeRecord puts a whole record into the payload of another, on a page of its own, as a
+// client could with a source's name, and uses the segment again.
 func TestWALFakeRecord(t *testing.T) {
 	fake := make([]byte, walRecordHead+16)
 	le := binary.LittleEndian
@@ -209,7 +223,8 @@ func TestWALFakeRecord(t *testing.T) {
 	}
 }
 
-// TestWALRelaxedGap checks that only a relaxed log drops records behind a gap, only within one segment, and never uses their numbers again.
+// TestWALRelaxedGap checks that only a relaxed log drops records behind a gap, only within one
+// segment, and never uses their numbers again.
 func TestWALRelaxedGap(t *testing.T) {
 	payloads := []string{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10"}
 	damage := func(relaxed bool, segment string, page int) *simDisk {
@@ -231,8 +246,9 @@ func TestWALRelaxedGap(t *testing.T) {
 	}
 }
 
-// TestWALHalfBegun has a segment that cannot be begun, though its header may be in its file: the log
-// goes on in one that is begun after it. Otherwise the end of a relaxed log would be taken for damage.
+// TestWALHalfBegun has a segment that cannot be begun, though its header may be in its file:
+// the log goes on in one that is begun after it. Otherwise the end of a relaxed log would be
+// taken for damage.
 func TestWALHalfBegun(t *testing.T) {
 	for _, free := range []bool{false, true} { // a checkpoint gives back a segment with a lower number meanwhile
 		sim := newSimDisk()
@@ -270,7 +286,8 @@ func TestWALHalfBegun(t *testing.T) {
 		after.dir[w.current.name].cache[walPage+30] ^= 1 // record 14 did not get to the disk, 15 and 16 did
 		_, got, report, err := openTestWAL(after, true, 7)
 		if err != nil || len(got) != 6 || report.cut != 2 {
-			t.Errorf("given back %v (%s): got %d records, %d cut, %v, want 6 records, 2 cut", free, w.current.name, len(got), report.cut, err)
+			t.Errorf("given back %v (%s): got %d records, %d cut, %v, "+
+				"want 6 records, 2 cut", free, w.current.name, len(got), report.cut, err)
 		}
 	}
 }
@@ -306,7 +323,8 @@ func TestWALFull(t *testing.T) {
 	}
 }
 
-// TestWALTakeBack checks that a record whose write failed is never replayed, however much of it is in the file.
+// TestWALTakeBack checks that a record whose write failed is never replayed, however much of it
+// is in the file.
 func TestWALTakeBack(t *testing.T) {
 	for _, short := range []int{0, 1, 23, 24, 30, 1 << 20} {
 		d := &faultDisk{disk: newSimDisk()}
@@ -342,7 +360,8 @@ func TestWALTakeBack(t *testing.T) {
 	}
 }
 
-// FuzzWAL opens a segment of any bytes: whatever they are, it ends, and what it replays is in order.
+// FuzzWAL opens a segment of any bytes: whatever they are, it ends, and what it replays is in
+// order.
 func FuzzWAL(f *testing.F) {
 	d := newSimDisk()
 	w, _, _, _ := openTestWAL(d, false, 0)

@@ -11,8 +11,8 @@ import (
 	"slices"
 )
 
-// The start of the redo log: which records are intact, which are replayed, and what damage is more
-// than a crash can have left.
+// The start of the redo log: which records are intact, which are replayed, and what damage is
+// more than a crash can have left.
 
 // A walReport says what openWAL found.
 type walReport struct {
@@ -41,13 +41,13 @@ func (e *corruptError) Error() string {
 const restoreAdvice = "restore the store's files from a copy; or move all of them but the bets file away: " +
 	"the bets that only they hold are lost then"
 
-// openWAL opens the log of the bets file path, and replays in order each record whose sequence number
-// is over after. payload is valid during the call of replay.
+// openWAL opens the log of the bets file path, and replays in order each record whose sequence
+// number is over after. payload is valid during the call of replay.
 //
-// Replay ends at the first record that is not intact: in a log that is synced record by record it
-// cannot have been acknowledged, unless an intact one stands behind it, which is corruption. The
-// caller then makes what was replayed durable, writes a checkpoint of sequence number next-1, and
-// calls release.
+// Replay ends at the first record that is not intact: in a log that is synced record by record
+// it cannot have been acknowledged, unless an intact one stands behind it, which is corruption.
+// The caller then makes what was replayed durable, writes a checkpoint of sequence number
+// next-1, and calls release.
 func openWAL(d disk, path string, relaxed bool, segmentSize int64, after uint64,
 	replay func(version uint32, payload []byte) error) (*wal, walReport, error) {
 	w := &wal{disk: d, path: path, relaxed: relaxed, size: segmentSize, next: after + 1, zeros: make([]byte, 64<<10)}
@@ -72,8 +72,8 @@ type walScan struct {
 	buf     []byte
 }
 
-// run opens the segments of w and replays those with intact headers in the order in which they were
-// begun. Then it looks for intact records that were not reached.
+// run opens the segments of w and replays those with intact headers in the order in which they
+// were begun. Then it looks for intact records that were not reached.
 func (r *walScan) run(w *wal) error {
 	var valid, blank []*segment
 	for i := range w.slots {
@@ -105,12 +105,12 @@ func (r *walScan) run(w *wal) error {
 	if r.beyond == "" {
 		return nil
 	}
-	return &corruptError{r.file, r.offset, fmt.Sprintf("record %d is not intact, and one that was written after it was synced is (at %s): %s",
-		r.next, r.beyond, restoreAdvice)}
+	return &corruptError{r.file, r.offset, fmt.Sprintf("record %d is not intact, and one that was written "+
+		"after it was synced is (at %s): %s", r.next, r.beyond, restoreAdvice)}
 }
 
-// inOrder compares segments by when they were begun. The epochs of version 1 do not tell; those of
-// later versions are larger.
+// inOrder compares segments by when they were begun. The epochs of version 1 do not tell; those
+// of later versions are larger.
 func inOrder(a, b *segment) int {
 	if a.version == 1 && b.version == 1 {
 		return cmp.Compare(a.first, b.first)
@@ -118,9 +118,9 @@ func inOrder(a, b *segment) int {
 	return cmp.Compare(a.epoch, b.epoch)
 }
 
-// openSegment opens segment i and reads its header; nil if there is none. What is read from it later
-// must not be what only the system's memory holds (the last process may have been killed before its
-// sync), so it is synced first.
+// openSegment opens segment i and reads its header; nil if there is none. What is read from it
+// later must not be what only the system's memory holds (the last process may have been killed
+// before its sync), so it is synced first.
 func (r *walScan) openSegment(w *wal, i int) (*segment, error) {
 	s := &segment{name: w.slotName(i)}
 	f, err := w.disk.open(s.name, os.O_RDWR)
@@ -144,8 +144,8 @@ func (r *walScan) openSegment(w *wal, i int) (*segment, error) {
 	return s, nil
 }
 
-// readHeader reads the header of s. One that is not intact leaves version 0: a crash leaves that while
-// a segment is begun, when it holds no record that counts.
+// readHeader reads the header of s. One that is not intact leaves version 0: a crash leaves
+// that while a segment is begun, when it holds no record that counts.
 func (r *walScan) readHeader(s *segment) error {
 	var head [walHead]byte
 	if n, err := s.file.ReadAt(head[:], 0); n < len(head) {
@@ -160,10 +160,12 @@ func (r *walScan) readHeader(s *segment) error {
 	}
 	version := le.Uint32(head[8:])
 	if version > walVersion {
-		return fmt.Errorf("version %d of the log is newer than this program, which knows %d: start a newer program", version, walVersion)
+		return fmt.Errorf("version %d of the log is newer than this program, which knows %d: start a newer program",
+			version, walVersion)
 	}
 	if size := int64(le.Uint32(head[32:])); s.size < size {
-		return &corruptError{s.name, s.size, fmt.Sprintf("the file ends there, and had %d bytes: %s", size, restoreAdvice)}
+		what := fmt.Sprintf("the file ends there, and had %d bytes: %s", size, restoreAdvice)
+		return &corruptError{s.name, s.size, what}
 	}
 	s.version = version
 	s.relaxed = le.Uint32(head[12:])&walRelaxed != 0
@@ -172,7 +174,8 @@ func (r *walScan) readHeader(s *segment) error {
 	return nil
 }
 
-// follow goes through the records of one segment from its start, and replays those whose turn it is.
+// follow goes through the records of one segment from its start, and replays those whose turn
+// it is.
 func (r *walScan) follow(s *segment) error {
 	for s.end < s.size {
 		payload, epoch, sequence, err := r.read(s, s.end)
@@ -202,9 +205,10 @@ func (r *walScan) follow(s *segment) error {
 	return nil
 }
 
-// search looks at each page of s behind the records that were followed for an intact record that
-// should have been replayed, too. Only records of the segment's epoch count: what else looks like one
-// may be a name that a client has sent. Where the header is damaged the first record tells the epoch.
+// search looks at each page of s behind the records that were followed for an intact record
+// that should have been replayed, too. Only records of the segment's epoch count: what else
+// looks like one may be a name that a client has sent. Where the header is damaged the first
+// record tells the epoch.
 func (r *walScan) search(s *segment) error {
 	epoch := s.epoch
 	for at := max(s.end, walPage); at < s.size; {
@@ -225,9 +229,9 @@ func (r *walScan) search(s *segment) error {
 	return nil
 }
 
-// stray notes an intact record behind a gap. A crash leaves one only in the segment where the records
-// end, and only if that is relaxed: a segment's header, and all records of the segment before, are
-// synced before its first record is written.
+// stray notes an intact record behind a gap. A crash leaves one only in the segment where the
+// records end, and only if that is relaxed: a segment's header, and all records of the segment
+// before, are synced before its first record is written.
 func (r *walScan) stray(s *segment, at int64, sequence uint64) {
 	r.highest = max(r.highest, sequence)
 	if s == r.stop && s.relaxed {
@@ -240,8 +244,8 @@ func (r *walScan) stray(s *segment, at int64, sequence uint64) {
 	}
 }
 
-// read returns the record at offset at of s; a nil payload says that there is no intact one. Errors
-// are of the disk.
+// read returns the record at offset at of s; a nil payload says that there is no intact one.
+// Errors are of the disk.
 func (r *walScan) read(s *segment, at int64) (payload []byte, epoch, sequence uint64, err error) {
 	if r.buf == nil {
 		r.buf = make([]byte, walMaxRecord)
