@@ -87,6 +87,8 @@ type serverConn struct {
 	ses      session
 	decider  decider // on the message in hand
 	answerer *answerer
+	// answering says that the answerer was started.
+	answering bool
 }
 
 // newServerConn returns the serving side of a connection, which owns conn from then on.
@@ -110,7 +112,6 @@ func newServerConn(svc *service, conn net.Conn, from peer) *serverConn {
 
 // serve serves the connection until it ends, for whichever reason.
 func (c *serverConn) serve() {
-	go c.answerer.run()
 	err := c.takeMessages()
 	var protocol *protocolError
 	if errors.As(err, &protocol) {
@@ -119,7 +120,9 @@ func (c *serverConn) serve() {
 		c.owe(answer{code: ackProtocol, status: protocol.reason})
 	}
 	c.answerer.queue.close()
-	<-c.answerer.ended
+	if c.answering {
+		<-c.answerer.ended
+	}
 	switch {
 	case errors.Is(err, errFenced):
 	case err == io.EOF:
@@ -255,8 +258,15 @@ func (c *serverConn) take(body []byte, a answer) error {
 	return c.oweOutcome(a, err)
 }
 
-// owe puts an answer into the queue.
-func (c *serverConn) owe(a answer) { c.answerer.queue.owe(&a) }
+// owe puts an answer into the queue. The first one starts the answerer: a connection that
+// says nothing needs none.
+func (c *serverConn) owe(a answer) {
+	if !c.answering {
+		c.answering = true
+		go c.answerer.run()
+	}
+	c.answerer.queue.owe(&a)
+}
 
 // oweOutcome owes an answer about what the store said: err is of submit, hello or available.
 func (c *serverConn) oweOutcome(a answer, err error) error {
