@@ -73,7 +73,8 @@ func TestFailedGroups(t *testing.T) {
 		closed, refused bool
 	}{
 		{"not taken", errUnavailable, answer{}, string(appendAck(nil, ackUnavailable, unavailableStatus)), false, false},
-		{"not taken, of a source", errUnavailable, answer{source: true}, string(appendAck(nil, ackUnavailable, unavailableStatus)), false, true},
+		{"not taken, of a source", errUnavailable, answer{source: true},
+			string(appendAck(nil, ackUnavailable, unavailableStatus)), false, true},
 		{"NOTIFY 0 not taken", errUnavailable, answer{kind: answerNone}, "", true, false},
 		{"unknown", fatal, answer{}, "", true, false},
 		{"unknown, of a source", fatal, answer{source: true}, "", true, false},
@@ -152,7 +153,8 @@ func TestSendWinners(t *testing.T) {
 		count int
 		want  string
 	}{
-		{0, "[0]"}, {1, "[1]"}, {65534, "[65534]"}, {65535, "[65535 0]"}, {65536, "[65535 1]"}, {131069, "[65535 65534]"}, {131070, "[65535 65535 0]"},
+		{0, "[0]"}, {1, "[1]"}, {65534, "[65534]"}, {65535, "[65535 0]"}, {65536, "[65535 1]"},
+		{131069, "[65535 65534]"}, {131070, "[65535 65535 0]"},
 	} {
 		a, conn := newAnswerTest()
 		var packed []byte
@@ -177,7 +179,8 @@ func TestSendWinners(t *testing.T) {
 		}
 		counts, got := wireWinners(t, conn.Bytes()[len(ack):])
 		if fmt.Sprint(counts) != tt.want || !bytes.Equal(got, packed) {
-			t.Errorf("%d documents: got messages of %v and %d bytes, want %s and %d", tt.count, counts, len(got), tt.want, len(packed))
+			t.Errorf("%d documents: got messages of %v and %d bytes, want %s and %d",
+				tt.count, counts, len(got), tt.want, len(packed))
 		}
 		if conn.longest > outMax+maxMessage {
 			t.Errorf("%d documents: got a write of %d bytes, want %d at most", tt.count, conn.longest, outMax+maxMessage)

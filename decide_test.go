@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// wantFastRow looks at the BET at offset at of m as fastRows does and as the plain way does, which has the last word. It returns whether fastRows took it.
+// wantFastRow looks at the BET at offset at of m as fastRows does and as the plain way does, which
+// has the last word. It returns whether fastRows took it.
 func wantFastRow(t *testing.T, r rule, agency uint8, m []byte, at int) (taken bool) {
 	t.Helper()
 	before := []byte("before")
@@ -46,11 +47,13 @@ func fastMessage(b Bet, behind string) []byte {
 	return append(append(make([]byte, 0, len(m)+len(behind)), m...), behind...)[:len(m)]
 }
 
-// wantFast wants b to be dealt with as it should, whatever stands behind it; taken says whether it looks as nearly all bets do and is good.
+// wantFast wants b to be dealt with as it should, whatever stands behind it; taken says whether it
+// looks as nearly all bets do and is good.
 func wantFast(t *testing.T, b Bet, taken bool) {
 	t.Helper()
 	for _, c := range []string{"\x00", ",", "\xff", "a", "\xc3", "\xa9", "\x01"} {
-		if got := wantFastRow(t, rule{maxNumber: 9998}, b.Agency, fastMessage(b, strings.Repeat(c, fastBet)), 0); got != taken {
+		m := fastMessage(b, strings.Repeat(c, fastBet))
+		if got := wantFastRow(t, rule{maxNumber: 9998}, b.Agency, m, 0); got != taken {
 			t.Fatalf("%q: taken: got %v, want %v", b, got, taken)
 		}
 	}
@@ -70,12 +73,18 @@ func TestFastRows(t *testing.T) {
 		{"last names of 1", func(b *Bet) { b.Last = []byte("Z") }, true},
 		{"last names of 16", func(b *Bet) { b.Last = bytes.Repeat([]byte("Z"), 16) }, true},
 		{"last names of 17", func(b *Bet) { b.Last = bytes.Repeat([]byte("Z"), 17) }, false},
-		{"names of 257", func(b *Bet) { b.First, b.Last = bytes.Repeat([]byte("Z"), 257), bytes.Repeat([]byte("Z"), 257) }, false},
+		{"names of 257", func(b *Bet) {
+			b.First, b.Last = bytes.Repeat([]byte("Z"), 257), bytes.Repeat([]byte("Z"), 257)
+		}, false},
 		{"no first names", func(b *Bet) { b.First = nil }, false},
 		{"no last names", func(b *Bet) { b.Last = nil }, false},
-		{"names of 24 and 16 in letters of two bytes", func(b *Bet) { b.First, b.Last = []byte(strings.Repeat("ñ", 12)), []byte(strings.Repeat("Á", 8)) }, true},
+		{"names of 24 and 16 in letters of two bytes", func(b *Bet) {
+			b.First, b.Last = []byte(strings.Repeat("ñ", 12)), []byte(strings.Repeat("Á", 8))
+		}, true},
 		{"half a letter at the end", func(b *Bet) { b.First = append(bytes.Repeat([]byte("A"), 23), 0xc3) }, false},
-		{"half a letter at the end of the last names", func(b *Bet) { b.Last = append(bytes.Repeat([]byte("A"), 15), 0xc3) }, false},
+		{"half a letter at the end of the last names", func(b *Bet) {
+			b.Last = append(bytes.Repeat([]byte("A"), 15), 0xc3)
+		}, false},
 		{"a comma", func(b *Bet) { b.First = []byte("A,B") }, false},
 		{"a quote", func(b *Bet) { b.Last = []byte(`"`) }, false},
 		{"document of 7", func(b *Bet) { b.Document = []byte("1234567") }, false},
@@ -95,7 +104,8 @@ func TestFastRows(t *testing.T) {
 		tt.spoil(&b)
 		t.Run(tt.name, func(t *testing.T) { wantFast(t, b, tt.taken) })
 	}
-	longest := Bet{255, bytes.Repeat([]byte("A"), fastFirst), bytes.Repeat([]byte("Z"), fastLast), []byte("12345678"), []byte("1999-12-31"), 65535}
+	longest := Bet{255, bytes.Repeat([]byte("A"), fastFirst), bytes.Repeat([]byte("Z"), fastLast),
+		[]byte("12345678"), []byte("1999-12-31"), 65535}
 	if !wantFastRow(t, rule{maxNumber: 65535}, 255, fastMessage(longest, "12345678"), 0) {
 		t.Error("the longest: not taken")
 	}
@@ -148,7 +158,8 @@ func TestFastRowsLeaves(t *testing.T) {
 	}
 }
 
-// TestFastRowsNames has each byte at each place of names, each pair of bytes where a word may end between them, and each character that matters.
+// TestFastRowsNames has each byte at each place of names, each pair of bytes where a word may end
+// between them, and each character that matters.
 func TestFastRowsNames(t *testing.T) {
 	t.Parallel()
 	name := func(n int) []byte { return bytes.Repeat([]byte("m"), n) }
@@ -186,12 +197,15 @@ func TestFastRowsNames(t *testing.T) {
 			}
 		}
 	}
-	chars := []string{"", "é", "ñ", "漢", "😀", "\u00a0", "\u2028", "\ufffd", "\ufeff", "\u0080", "\u0085", "\u009f", "\u07ff", "\uffff", "\U0010ffff",
-		"\xc2", "\xc3", "\xe6\xbc", "\xf0\x9f\x98", "\xed\xa0\x80", "\xed\xbf\xbf", "\xc0\x80", "\xc1\xbf", "\xe0\x80\xaf", "\xf4\x90\x80\x80", "\x80", "\xbf", "\x7f", ",", "\""}
+	chars := []string{"", "é", "ñ", "漢", "😀", "\u00a0", "\u2028", "\ufffd", "\ufeff",
+		"\u0080", "\u0085", "\u009f", "\u07ff", "\uffff", "\U0010ffff",
+		"\xc2", "\xc3", "\xe6\xbc", "\xf0\x9f\x98", "\xed\xa0\x80", "\xed\xbf\xbf",
+		"\xc0\x80", "\xc1\xbf", "\xe0\x80\xaf", "\xf4\x90\x80\x80", "\x80", "\xbf", "\x7f", ",", "\""}
 	for before := range 18 {
 		for after := range 10 {
 			for _, char := range chars {
-				try([]byte(strings.Repeat("b", before)+char+strings.Repeat("a", after)), []byte(strings.Repeat("é", before/2)+char+strings.Repeat("x", after)+"ñ"))
+				try([]byte(strings.Repeat("b", before)+char+strings.Repeat("a", after)),
+					[]byte(strings.Repeat("é", before/2)+char+strings.Repeat("x", after)+"ñ"))
 			}
 		}
 	}
@@ -248,8 +262,8 @@ func FuzzFastRows(f *testing.F) {
 	})
 }
 
-// benchDecide decides on the bets of a sample file as a connection does: in a buffer into which they have just been copied, and so many that no
-// processor remembers what comes next.
+// benchDecide decides on the bets of a sample file as a connection does: in a buffer into which
+// they have just been copied, and so many that no processor remembers what comes next.
 func benchDecide(b *testing.B, decide func(d *decider, m []byte, count int) (size int, err error)) {
 	const batches = 1000
 	var sample bytes.Buffer

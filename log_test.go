@@ -17,11 +17,14 @@ import (
 	"unicode/utf8"
 )
 
-// logLine is the form of a line: time, level padded to 8, action, result, and keys with their values.
-var logLine = regexp.MustCompile(`^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (DEBUG   |INFO    |WARNING |ERROR   ) action: ([a-z_]+)( \| [A-Za-z0-9_.]+: [^|]*)+$`)
+// logLine is the form of a line: time, level padded to 8, action, result, and keys with their
+// values.
+var logLine = regexp.MustCompile(`^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (DEBUG   |INFO    |WARNING |ERROR   ) ` +
+	`action: ([a-z_]+)( \| [A-Za-z0-9_.]+: [^|]*)+$`)
 
-// checkLogLine fails the test if line, which has no line break at its end, is not a line of the log: for the course's parser, which sees it behind
-// the container's name and splits at '|', and in the form that is promised.
+// checkLogLine fails the test if line, which has no line break at its end, is not a line of the
+// log: for the course's parser, which sees it behind the container's name and splits at '|', and in
+// the form that is promised.
 func checkLogLine(t testing.TB, line string) {
 	t.Helper()
 	if reason := logLineFault(line); reason != "" {
@@ -79,11 +82,15 @@ func TestCheckLogLine(t *testing.T) {
 		}
 	}
 	bad := []string{
-		"", "hello", "a | b", head + "result: done", head + "client_id: 1 | result: success", head + "result: success | no colon",
+		"", "hello", "a | b", head + "result: done", head + "client_id: 1 | result: success",
+		head + "result: success | no colon",
 		head + "result: success | a: b | ", "action: config | result: success",
-		"2024-09-03 16:15:58 INFO action: config | result: success", "2024-09-03 16:15:58 NOTICE   action: config | result: success",
-		"2024-13-03 16:15:58 INFO     action: config | result: success", "2024-09-03 16:15:58 INFO     action: exit | result: success",
-		head + "result: success | a: b\nc", head + "result: success | a: \xff", head + "result: success | a: \u2028", head + "result: success | a: \x1b[K",
+		"2024-09-03 16:15:58 INFO action: config | result: success",
+		"2024-09-03 16:15:58 NOTICE   action: config | result: success",
+		"2024-13-03 16:15:58 INFO     action: config | result: success",
+		"2024-09-03 16:15:58 INFO     action: exit | result: success",
+		head + "result: success | a: b\nc", head + "result: success | a: \xff", head + "result: success | a: \u2028",
+		head + "result: success | a: \x1b[K",
 		head + "result: success\n",
 	}
 	for _, line := range bad {
@@ -159,7 +166,8 @@ func TestAppendHarmless(t *testing.T) {
 		{"a|b", `a\x7cb`}, {"a\r\nb\tc", `a\x0d\x0ab\x09c`}, {"\x00\x1f \x7f", `\x00\x1f \x7f`},
 		{"\x1b[31m", `\x1b[31m`}, {"\u0080\u0085\u009f\u00a0", `\u0080\u0085\u009f` + "\u00a0"},
 		{"\u2027\u2028\u2029\u202a", "\u2027" + `\u2028\u2029` + "\u202a"},
-		{"\xff", `\xff`}, {"é\xc3", `é\xc3`}, {"\xed\xa0\x80", `\xed\xa0\x80`}, {"\xf0\x9f\x98", `\xf0\x9f\x98`}, {"\xc0\xaf", `\xc0\xaf`},
+		{"\xff", `\xff`}, {"é\xc3", `é\xc3`}, {"\xed\xa0\x80", `\xed\xa0\x80`},
+		{"\xf0\x9f\x98", `\xf0\x9f\x98`}, {"\xc0\xaf", `\xc0\xaf`},
 	}
 	for _, tt := range tests {
 		got := string(appendHarmless([]byte("in: "), tt.in))
@@ -168,13 +176,15 @@ func TestAppendHarmless(t *testing.T) {
 		}
 	}
 	for char := rune(0); char <= unicode.MaxRune; char++ { // no character of any kind breaks a line
-		if got := appendHarmless(nil, string(char)); !utf8.Valid(got) || bytes.ContainsFunc(got, breaksLines) || bytes.ContainsRune(got, '|') {
+		got := appendHarmless(nil, string(char))
+		if !utf8.Valid(got) || bytes.ContainsFunc(got, breaksLines) || bytes.ContainsRune(got, '|') {
 			t.Fatalf("U+%04X: got %q, which is not harmless", char, got)
 		}
 	}
 }
 
-// A slowWriter takes a few bytes at a time and lets others run in between, so that writes which are not kept apart mix.
+// A slowWriter takes a few bytes at a time and lets others run in between, so that writes which are
+// not kept apart mix.
 type slowWriter struct{ bytes.Buffer }
 
 func (w *slowWriter) Write(p []byte) (int, error) {
@@ -397,7 +407,8 @@ func TestLogValuesAreCut(t *testing.T) {
 				t.Fatalf("%q: got %d bytes, %q", s, len(value), value)
 			case len(whole) <= maxValue && value != whole:
 				t.Fatalf("%q: got %q, want it whole", s, value)
-			case len(whole) > maxValue && (len(value) < maxValue-6 || value[:400] != whole[:400] || !strings.HasSuffix(value, "…")):
+			case len(whole) > maxValue &&
+				(len(value) < maxValue-6 || value[:400] != whole[:400] || !strings.HasSuffix(value, "…")):
 				t.Fatalf("%q: got %q, want the start of %q", s, value, whole)
 			}
 		}

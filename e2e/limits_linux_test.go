@@ -54,7 +54,8 @@ func (o *office) flood(t *testing.T, connections int, m []byte) {
 	}
 }
 
-// TestE2EAnswersNotRead: what strangers ask for and do not read takes little of the server's memory.
+// TestE2EAnswersNotRead: what strangers ask for and do not read takes little of the server's
+// memory.
 func TestE2EAnswersNotRead(t *testing.T) {
 	t.Parallel()
 	if raceEnabled {

@@ -125,7 +125,8 @@ func TestE2ELogThatIsGone(t *testing.T) {
 	wantRows(t, o.stored(t), l)
 }
 
-// TestE2EClientLogThatNobodyReads has more lines than a client keeps for a reader that may come back.
+// TestE2EClientLogThatNobodyReads has more lines than a client keeps for a reader that may come
+// back.
 func TestE2EClientLogThatNobodyReads(t *testing.T) {
 	t.Parallel()
 	o := openOffice(t)
