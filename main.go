@@ -5,6 +5,7 @@
 //	tp0 -mode=bet    -id=1              send one bet, from the environment: NOMBRE APELLIDO
 //	                                    DOCUMENTO NACIMIENTO NUMERO
 //	tp0 -mode=cat                       print the stored bets
+//	tp0 -mode=verify                    check all that a store holds, and print what it is
 //	tp0 -mode=forget -id=1              have a stopped server forget a source, data.source
 //	tp0 -mode=health                    exit 0 when the server at server.address answers, else 1
 //	tp0 -mode=sample -id=1 -bets=1000   print a synthetic agency file
@@ -24,6 +25,7 @@
 //	page.go      what the page says
 //	figures.go   all figures of the page and the metrics, at one moment
 //	text.go      numbers, sizes and times as people read them
+//	verify.go    mode verify: whether all that a store holds agrees
 //	client.go    the life of the client: sessions, each a connection
 //	ask.go       what is asked beside: where the server stands, winners, modes bet and health
 //	window.go    batches in flight
@@ -128,6 +130,8 @@ func runMode(ctx context.Context, cfg *config, log *slog.Logger, out *lineWriter
 		return runBet(ctx, cfg, b, log)
 	case "cat":
 		return catStore(cfg.storePath, os.Stdout)
+	case "verify":
+		return runVerify(cfg, os.Stdout)
 	case "forget":
 		return runForget(ctx, cfg, log)
 	case "health":

@@ -130,6 +130,11 @@ func (r *redo) parseFirst(d *decoder) {
 	}
 }
 
+// precedes reports whether r's rows follow on what the state says of the bets file.
+func (s *state) precedes(r *redo) bool {
+	return r.length == s.length && r.crc == crc32.Update(s.crc, castagnoli, r.rows)
+}
+
 // apply brings the state to where the record leaves it.
 func (s *state) apply(sequence uint64, r *redo) {
 	s.sequence = sequence

@@ -129,6 +129,7 @@ var modes = []struct{ name, help string }{
 	{"client", "send an agency's file"},
 	{"bet", "send one bet, from NOMBRE APELLIDO DOCUMENTO NACIMIENTO NUMERO in the environment"},
 	{"cat", "print the stored bets"},
+	{"verify", "check all that a store holds, beside its server or without one, and print what it is"},
 	{"forget", "have a stopped server forget how far it got with data.source"},
 	{"health", "exit 0 when the server at server.address answers, else 1"},
 	{"sample", "print a synthetic agency file (same arguments, same bytes)"},

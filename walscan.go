@@ -52,7 +52,7 @@ func openWAL(d disk, path string, relaxed bool, segmentSize int64, after uint64,
 	replay func(version uint32, payload []byte) error) (*wal, walReport, error) {
 	w := &wal{disk: d, path: path, relaxed: relaxed, size: segmentSize, next: after + 1, zeros: make([]byte, 64<<10)}
 	w.release(after)
-	scan := walScan{next: after + 1, replay: replay}
+	scan := walScan{next: after + 1, replay: replay, flag: os.O_RDWR}
 	if err := scan.run(w); err != nil {
 		w.close()
 		return nil, scan.walReport, err
@@ -61,7 +61,22 @@ func openWAL(d disk, path string, relaxed bool, segmentSize int64, after uint64,
 	return w, scan.walReport, nil
 }
 
-// A walScan goes through the segments of a log at start.
+// readWAL goes through a log as openWAL does, and changes, makes and syncs nothing: its server may
+// be writing to it meanwhile. last is the number of the last record that was replayed, and top that
+// of the last intact one. Where top is larger records between are damaged (err says so, unless the
+// log is relaxed) or were written meanwhile: a second call tells, which gets as far as the first
+// one's top if nothing is damaged.
+func readWAL(d disk, path string, after uint64,
+	replay func(version uint32, payload []byte) error) (report walReport, last, top uint64, err error) {
+	w := &wal{disk: d, path: path}
+	defer w.close()
+	scan := walScan{next: after + 1, replay: replay, flag: os.O_RDONLY}
+	err = scan.run(w)
+	last = scan.next - 1
+	return scan.walReport, last, max(last, scan.highest), err
+}
+
+// A walScan goes through the segments of a log.
 type walScan struct {
 	walReport
 	next    uint64   // sequence number of the record to replay next
@@ -69,6 +84,7 @@ type walScan struct {
 	stop    *segment // where the intact records end
 	beyond  string   // an intact record behind a gap that no crash leaves: "byte 8192 of FILE"
 	replay  func(version uint32, payload []byte) error
+	flag    int // that the segments are opened with: os.O_RDWR, or os.O_RDONLY only to look
 	buf     []byte
 }
 
@@ -118,12 +134,12 @@ func inOrder(a, b *segment) int {
 	return cmp.Compare(a.epoch, b.epoch)
 }
 
-// openSegment opens segment i and reads its header; nil if there is none. What is read from it
-// later must not be what only the system's memory holds (the last process may have been killed
+// openSegment opens segment i and reads its header; nil if there is none. What a start reads from
+// it later must not be what only the system's memory holds (the last process may have been killed
 // before its sync), so it is synced first.
 func (r *walScan) openSegment(w *wal, i int) (*segment, error) {
 	s := &segment{name: w.slotName(i)}
-	f, err := w.disk.open(s.name, os.O_RDWR)
+	f, err := w.disk.open(s.name, r.flag)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -131,7 +147,7 @@ func (r *walScan) openSegment(w *wal, i int) (*segment, error) {
 		return nil, fmt.Errorf("wal: %w", err)
 	}
 	s.file = f
-	if s.size, err = f.size(); err == nil {
+	if s.size, err = f.size(); err == nil && r.flag == os.O_RDWR {
 		err = s.datasync()
 	}
 	if err == nil {
