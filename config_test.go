@@ -235,8 +235,8 @@ var fileRefused = []struct{ file, want string }{
 
 // argsRefused holds arguments, an environment variable or none, and the whole error.
 var argsRefused = []struct{ args, env, want string }{
-	{"", "", "-mode: not given: takes server, client, bet, cat, forget, health, sample or keys"},
-	{"-mode=sever", "", `-mode: "sever" is not a mode: takes server, client, bet, cat, forget, health, sample or keys`},
+	{"", "", "-mode: not given: takes server, client, bet, cat, verify, forget, health, sample or keys"},
+	{"-mode=sever", "", `-mode: "sever" is not a mode: takes server, client, bet, cat, verify, forget, health, sample or keys`},
 	{"-mode=client", "", "id: not set by -id, CLI_ID or config file: -mode=client needs it: takes 1 to 255"},
 	{"-mode=bet", "", "id: not set by -id, CLI_ID or config file: -mode=bet needs it: takes 1 to 255"},
 	{"-mode=bet -id=256", "", `-id: "256" is out of range: takes 1 to 255`},
