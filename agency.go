@@ -33,9 +33,11 @@ func openAgencyFile(cfg *config, log *slog.Logger) (*agencyFile, error) {
 	}
 	agency := uint8(cfg.id)
 	a := &agencyFile{path: cfg.dataFile, source: cfg.dataSource, file: file,
-		batcher: newBatcher(file, agency, cfg.batchMaxAmount), again: spanReader{file: file, agency: agency},
-		rejects: rejects{path: cfg.dataRejects, log: log}, rule: rule{agency: agency, maxNumber: uint16(cfg.maxNumber)}}
-	a.settled = a.batcher.at
+		batcher: newBatcher(file, agency, cfg.batchMaxAmount),
+		again:   spanReader{file: file, agency: agency, skip: cfg.dataSkip},
+		rejects: rejects{path: cfg.dataRejects, log: log, most: cfg.rejectsMax},
+		rule:    rule{agency: agency, maxNumber: uint16(cfg.maxNumber)}}
+	a.settled, a.batcher.skip = a.batcher.at, cfg.dataSkip
 	if err := a.claim(); err != nil {
 		file.Close()
 		return nil, err
@@ -57,7 +59,27 @@ func (a *agencyFile) claim() error {
 		return fmt.Errorf("data.rejects (%s) and data.file (%s) are one file: give the rejects their own",
 			a.rejects.path, a.path)
 	}
+	if err := a.look(); err != nil {
+		return err
+	}
 	return a.rejects.read()
+}
+
+// look looks at how the file begins. One that is no agency file is not sent, nor are its records
+// rejected one by one.
+func (a *agencyFile) look() error {
+	begins, err := newSample(&a.again, a.size)
+	if err != nil {
+		return fmt.Errorf("agency file: %w", err)
+	}
+	hint := begins.hint()
+	if begins.hopeless() {
+		return fmt.Errorf("agency file %s: %s; nothing was sent", a.path, hint)
+	}
+	if hint != "" {
+		a.rejects.log.Warn(actHint, inProgress, "file", a.path, "reason", hint)
+	}
+	return nil
 }
 
 // resume goes to where the server stands. owed are the batches that were sent
@@ -95,6 +117,7 @@ func (a *agencyFile) resume(ctx context.Context, at Resume, owed []span) error {
 // the CRC on the way.
 func (a *agencyFile) skip(ctx context.Context, at Resume) error {
 	b := newBatcher(a.file, a.batcher.agency, a.batcher.maxAmount)
+	b.skip = a.batcher.skip
 	var m []byte
 	for b.at.after.Records < at.Records {
 		if ctx.Err() != nil {

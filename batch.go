@@ -15,6 +15,7 @@ type batcher struct {
 	file      io.ReaderAt
 	agency    uint8
 	maxAmount int // bets in a batch at most
+	skip      int // data.skip
 
 	reader *reader
 	held   bool // bet is the first of the next batch: it had no room in the last
@@ -105,6 +106,7 @@ func (b *batcher) read() (malformed bool, err error) {
 		}
 		return true, err
 	}
+	b.record.dropFields(b.skip)
 	return toBet(b.record.fields, b.agency, &b.bet) != "", nil
 }
 
@@ -151,6 +153,7 @@ func parseNumber(s []byte) (number uint, ok bool) {
 type spanReader struct {
 	file   io.ReaderAt
 	agency uint8
+	skip   int // data.skip
 	reader *reader
 }
 
@@ -182,6 +185,7 @@ func (r *spanReader) each(s span, visit func(rec *record, position int, b *Bet, 
 			return nil
 		}
 		reason, own := "", 0
+		rec.dropFields(r.skip)
 		if malformed {
 			reason = split.reason
 		} else if reason = toBet(rec.fields, r.agency, &b); reason == "" {

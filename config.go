@@ -248,7 +248,7 @@ func (l *loader) complete() error {
 	case c.mode == "":
 		return usageErrorf("-mode: not given: takes %s", l.find("mode").value.takes)
 	case c.id > 0:
-	case c.mode == "client" || c.mode == "bet" || c.mode == "forget":
+	case slices.Contains([]string{"client", "bet", "check", "forget"}, c.mode):
 		return usageErrorf("id: not set by -id, CLI_ID or config file: -mode=%s needs it: takes %s",
 			c.mode, l.find("id").value.takes)
 	case c.mode == "sample":

@@ -60,6 +60,8 @@ var settingSamples = map[string][4]string{
 	"data.file":       {"a", "b c", "ñ", "d:e#f"},
 	"data.rejects":    {"a", "b c", "ñ", "d:e#f"},
 	"data.source":     {"a", "b c", "ñ", "d:e#f"},
+	"data.skip":       {"1", "2", "3", "100"},
+	"rejects.max":     {"1", "2", "3", "2147483647"},
 	"resume":          {"false", "false", "false", "false"},
 	"retry.timeout":   {"0s", "1s", "2s", "3s"},
 	"log.level":       {"DEBUG", "WARNING", "ERROR", "DEBUG"},
@@ -235,8 +237,8 @@ var fileRefused = []struct{ file, want string }{
 
 // argsRefused holds arguments, an environment variable or none, and the whole error.
 var argsRefused = []struct{ args, env, want string }{
-	{"", "", "-mode: not given: takes server, client, bet, cat, verify, forget, health, sample or keys"},
-	{"-mode=sever", "", `-mode: "sever" is not a mode: takes server, client, bet, cat, verify, forget, health, sample or keys`},
+	{"", "", "-mode: not given: takes server, client, bet, check, cat, verify, forget, health, sample or keys"},
+	{"-mode=sever", "", `-mode: "sever" is not a mode: takes server, client, bet, check, cat, verify, forget, health, sample or keys`},
 	{"-mode=client", "", "id: not set by -id, CLI_ID or config file: -mode=client needs it: takes 1 to 255"},
 	{"-mode=bet", "", "id: not set by -id, CLI_ID or config file: -mode=bet needs it: takes 1 to 255"},
 	{"-mode=bet -id=256", "", `-id: "256" is out of range: takes 1 to 255`},

@@ -67,6 +67,7 @@ const (
 
 	// Of the client: its connection and its files.
 	actConnect      = "connect"
+	actHint         = "hint" // what the agency file seems to be
 	actResume       = "resume"
 	actResend       = "resend"
 	actVerify       = "verify"

@@ -4,6 +4,7 @@
 //	tp0 -mode=client -id=1              send .data/agency-1.csv
 //	tp0 -mode=bet    -id=1              send one bet, from the environment: NOMBRE APELLIDO
 //	                                    DOCUMENTO NACIMIENTO NUMERO
+//	tp0 -mode=check  -id=1              say what a client would send and what would be refused
 //	tp0 -mode=cat                       print the stored bets
 //	tp0 -mode=verify                    check all that a store holds, and print what it is
 //	tp0 -mode=forget -id=1              have a stopped server forget a source, data.source
@@ -16,6 +17,7 @@
 // holds it to that):
 //
 //	main.go      modes, signals, exit codes
+//	audit.go     mode check: what a client would send
 //	server.go    the life of the server: accept, drain
 //	conn.go      one connection, a handler for each message
 //	answer.go    the answers that a connection owes
@@ -32,6 +34,7 @@
 //	link.go      one connection to a server; when to try again
 //	agency.go    the agency file, and how far it got
 //	rejects.go   the file of refused records
+//	hints.go     what a file seems to be that is no agency file
 //	batch.go     records into batches: the one place for the 8,192 bytes
 //	recover.go   the start of a store, after whatever crash
 //	store.go     intake, fencing, the committer, what becomes of a group
@@ -128,6 +131,8 @@ func runMode(ctx context.Context, cfg *config, log *slog.Logger, out *lineWriter
 			return err
 		}
 		return runBet(ctx, cfg, b, log)
+	case "check":
+		return runCheck(cfg, os.Stdout)
 	case "cat":
 		return catStore(cfg.storePath, os.Stdout)
 	case "verify":

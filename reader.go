@@ -44,6 +44,16 @@ type record struct {
 	text   []byte   // the record's raw text without its final line break
 }
 
+// dropFields drops the first n fields. A record that has no others cannot be a bet, and goes
+// into the rejects file as one that could not be split.
+func (r *record) dropFields(n int) {
+	if n > 0 && len(r.fields) > n {
+		r.fields = r.fields[n:]
+	} else if n > 0 {
+		r.fields = nil
+	}
+}
+
 // A recordError says why a record could not be split. Reading may go on.
 type recordError struct {
 	line   int    // where the record starts, from 1

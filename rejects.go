@@ -31,6 +31,7 @@ const (
 type rejects struct {
 	path    string
 	log     *slog.Logger
+	most    int      // rejects.max
 	file    *os.File // nil until the first refusal
 	upTo    int      // line of the agency file up to which all that is refused is in the file; 0: nothing
 	earlier int      // records that earlier runs refused
@@ -177,9 +178,13 @@ func recordFields(rec *record) [][]byte {
 	return rec.fields
 }
 
-// add adds a record, unless it is in the file.
+// tooMany reports whether more records were refused than rejects.max allows, by this run and
+// those before it.
+func (r *rejects) tooMany() bool { return r.most > 0 && r.earlier+r.count > r.most }
+
+// add adds a record, unless it is in the file. The one that is too many is the last.
 func (r *rejects) add(rec *record, reason string) {
-	if rec.line <= r.upTo {
+	if rec.line <= r.upTo || r.tooMany() {
 		return
 	}
 	r.upTo = rec.line
@@ -192,12 +197,22 @@ func (r *rejects) add(rec *record, reason string) {
 		r.rows = appendQuoted(append(r.rows, ','), field)
 	}
 	if r.rows = append(r.rows, "\r\n"...); len(r.rows) >= rejectsAtOnce {
-		r.flush() // there may be any number of them before the next bet
+		r.write() // there may be any number of them before the next bet
 	}
 }
 
-// flush writes what was added, and says it in the log. Its first error comes again.
+// flush writes what was added, and says it in the log. Its error comes again. It fails too, when
+// all is written, if the client is to stop because too many records were refused.
 func (r *rejects) flush() error {
+	if err := r.write(); err != nil || !r.tooMany() {
+		return err
+	}
+	return fmt.Errorf("more than %d records were refused (rejects.max): see %s, put the agency file right "+
+		"and send it under another data.source, or raise rejects.max", r.most, r.path)
+}
+
+// write is flush without the limit.
+func (r *rejects) write() error {
 	if len(r.rows) == 0 || r.err != nil {
 		return r.err
 	}

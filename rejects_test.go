@@ -160,7 +160,7 @@ func TestRejectsRecall(t *testing.T) {
 		{"rows of another file between", rejectedFile, rows[0] + "900,why,a,b,c,d,e\r\n" + rows[1], rejectedBets, 3},
 		{"another file that began in the same way", "a,b\nA,B,1,2000-01-01,1\n",
 			"1,2 fields where there should be 5,a,b\r\n", 0, 0},
-		{"no bets at all", "a,b\nc,d\n", "1,2 fields where there should be 5,a,b\r\n", 0, 1},
+		{"no bets at all", "a,b\nc,d,e\n", "1,2 fields where there should be 5,a,b\r\n", 0, 1},
 		{"64 KiB", long + "\n", "1,1 fields where there should be 5," + long + "\r\n", 1, 1},
 		{"over 64 KiB", long + "y\n", "1,record longer than 65536 bytes," + long + "\r\n", 1, 1},
 		{"64 KiB of quotes", quotes + "\n", "1,1 fields where there should be 5," + quotes + "\r\n", 1, 1},

@@ -47,6 +47,8 @@ type config struct {
 	batchWindow    int // batches unanswered at once
 
 	dataFile, dataRejects, dataSource string // {id} and {source} replaced where they are known
+	dataSkip                          int    // leading fields of a record that are not the bet's
+	rejectsMax                        int    // refused records that a client goes on after; 0: any number
 	resume                            bool
 	retryTimeout                      time.Duration // 0: one attempt
 
@@ -128,6 +130,7 @@ var modes = []struct{ name, help string }{
 	{"server", "take bets and store them"},
 	{"client", "send an agency's file"},
 	{"bet", "send one bet, from NOMBRE APELLIDO DOCUMENTO NACIMIENTO NUMERO in the environment"},
+	{"check", "say what a client would send and what would be refused; connect to nothing, write nothing"},
 	{"cat", "print the stored bets"},
 	{"verify", "check all that a store holds, beside its server or without one, and print what it is"},
 	{"forget", "have a stopped server forget how far it got with data.source"},
@@ -153,7 +156,7 @@ func settingsOf(c *config) []*setting {
 			help:  "mode keys makes the keys of a server and of agencies 1 to this; 0: one of agency id",
 			value: intValue(&c.agencies, 0, 255)},
 		{key: "id", env: "CLI_ID", noDef: "none; 1 in mode sample",
-			help: "the agency; needed by client and bet", value: intValue(&c.id, 1, 255)},
+			help: "the agency; needed by client, bet and check", value: intValue(&c.id, 1, 255)},
 		{key: "server.address", env: "CLI_SERVER_ADDRESS", def: "127.0.0.1:12345", modes: "client bet",
 			help: "where clients connect", value: addressValue(&c.serverAddress, 1)},
 		{key: "server.host", env: "SERVER_HOST", noDef: "empty (all)", modes: "server",
@@ -179,6 +182,12 @@ func settingsOf(c *config) []*setting {
 			value: fileValue(&c.dataRejects)},
 		{key: "data.source", env: "CLI_DATA_SOURCE", noDef: "base name of data.file", modes: "client",
 			help: "name under which the server remembers how far this file got", value: sourceValue(&c.dataSource)},
+		{key: "data.skip", env: "CLI_DATA_SKIP", def: "0", modes: "client",
+			help:  "leading fields of each record to drop; 2 sends a rejects file that was put right",
+			value: intValue(&c.dataSkip, 0, 100)},
+		{key: "rejects.max", env: "CLI_REJECTS_MAX", def: "0", modes: "client",
+			help:  "a client that has more records refused than this stops with status 1; 0: no limit",
+			value: intValue(&c.rejectsMax, 0, math.MaxInt32)},
 		{key: "resume", env: "CLI_RESUME", def: "true", modes: "client",
 			help:  "go on where the server stands; false: for servers that know BET, ACK and BATCH alone",
 			value: boolValue(&c.resume)},

@@ -103,6 +103,8 @@ batch.window CLI_BATCH_WINDOW
 data.file CLI_DATA_FILE
 data.rejects CLI_DATA_REJECTS
 data.source CLI_DATA_SOURCE
+data.skip CLI_DATA_SKIP
+rejects.max CLI_REJECTS_MAX
 resume CLI_RESUME
 retry.timeout CLI_RETRY_TIMEOUT
 log.level CLI_LOG_LEVEL LOGGING_LEVEL

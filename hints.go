@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// What a file seems to be that is no agency file, and what is to be done about it: told from how
+// it begins, before a byte of it is sent.
+
+const (
+	sampleHead    = 512 // bytes of the file's start, and of each record, that are looked at
+	sampleRecords = 20  // records that are looked at
+)
+
+// A sample is how an agency file begins.
+type sample struct {
+	head    []byte          // the first sampleHead bytes
+	records []sampledRecord // the first sampleRecords
+}
+
+// A sampledRecord is what a hint may depend on of a record.
+type sampledRecord struct {
+	text   string // at most sampleHead bytes
+	fields int    // 0: it could not be split
+	reason string // why it is no bet, "" if it is one
+}
+
+// notUTF8 is the reason in a sample for a bet whose names have other letters.
+const notUTF8 = "not UTF-8"
+
+// newSample reads how the file of r, which has size bytes, begins.
+func newSample(r *spanReader, size int64) (*sample, error) {
+	s := &sample{}
+	var err error
+	if s.head, err = io.ReadAll(io.NewSectionReader(r.file, 0, sampleHead)); err != nil {
+		return nil, err
+	}
+	err = r.each(span{line: 1, end: size}, func(rec *record, _ int, _ *Bet, malformed string) bool {
+		if malformed == "" && !utf8.Valid(rec.text) {
+			malformed = notUTF8
+		}
+		text := string(rec.text[:min(len(rec.text), sampleHead)])
+		s.records = append(s.records, sampledRecord{text, len(rec.fields), malformed})
+		return len(s.records) < sampleRecords
+	})
+	return s, err
+}
+
+// hopeless reports whether nothing of the file can be sent, so that a client does not begin: none
+// of the records is a bet, and there is one reason for that.
+func (s *sample) hopeless() bool {
+	return len(s.records) > 0 && s.hint() != "" &&
+		!slices.ContainsFunc(s.records, func(r sampledRecord) bool { return r.reason == "" })
+}
+
+// signatures are how files begin that are no text in UTF-8.
+var signatures = []struct{ start, hint string }{
+	{"PK\x03\x04", "it seems to be a spreadsheet or another zip file: save it as CSV, with commas, in UTF-8"},
+	{"\xd0\xcf\x11\xe0", "it seems to be an old spreadsheet: save it as CSV, with commas, in UTF-8"},
+	{"%PDF", "it seems to be a PDF document: export the bets as CSV, with commas, in UTF-8"},
+	{"\x1f\x8b", "it seems to be compressed: unpack it with gzip -d"},
+	{"\xff\xfe", "it seems to be UTF-16: make it UTF-8 (iconv -f UTF-16 -t UTF-8)"},
+	{"\xfe\xff", "it seems to be UTF-16: make it UTF-8 (iconv -f UTF-16 -t UTF-8)"},
+}
+
+// separated are the other separators of fields that people use.
+var separated = []struct{ separator, name string }{{";", "semicolons"}, {"\t", "tabs"}, {"|", "vertical bars"}}
+
+// windows1252 is the hint for letters that are not UTF-8.
+const windows1252 = "it has letters that are not UTF-8, and seems to be Windows-1252: make it UTF-8 " +
+	"(iconv -f WINDOWS-1252 -t UTF-8)"
+
+// hint says in a line what the file seems to be and what to do, or "" if it seems to be an agency
+// file, or nothing that is known.
+func (s *sample) hint() string {
+	for _, sig := range signatures {
+		if bytes.HasPrefix(s.head, []byte(sig.start)) {
+			return sig.hint
+		}
+	}
+	if order := utf16Order(s.head); order != "" {
+		return fmt.Sprintf("it seems to be UTF-16 without a mark: make it UTF-8 (iconv -f UTF-16%s -t UTF-8)", order)
+	}
+	if len(s.records) == 0 {
+		return "it has no records: see that it is the right file"
+	}
+	for _, other := range separated {
+		if s.mostly(func(r sampledRecord) bool { return strings.Count(r.text, other.separator) >= agencyFields-1 }) {
+			return fmt.Sprintf("its fields seem to be separated by %s: save it with commas", other.name)
+		}
+	}
+	if s.mostly(quotedWhole) {
+		return "each whole line seems to stand in quotes: take the quotes around the lines away"
+	}
+	return s.hintOfRecords()
+}
+
+// hintOfRecords is hint for a file of text in records with commas.
+func (s *sample) hintOfRecords() string {
+	first, rest := s.records[0], s.records[1:]
+	names := first.fields == agencyFields && first.reason != "" && !strings.ContainsAny(first.text, "0123456789")
+	if names && !slices.ContainsFunc(rest, func(r sampledRecord) bool { return r.reason == first.reason }) {
+		return "its first line seems to be a header: take it away"
+	}
+	same := len(rest) > 0 && !slices.ContainsFunc(rest, func(r sampledRecord) bool { return r.reason != first.reason })
+	switch {
+	case same && first.fields > agencyFields:
+		return fmt.Sprintf("its records have %d fields, and a bet has %d (%s): leave the others out; "+
+			"-data.skip=%d does if they come first, as in a rejects file", first.fields, agencyFields, betFields,
+			first.fields-agencyFields)
+	case same && first.fields > 0 && first.fields < agencyFields:
+		return fmt.Sprintf("its records have %d fields, and a bet has %d: %s", first.fields, agencyFields, betFields)
+	case slices.ContainsFunc(s.records, func(r sampledRecord) bool { return r.reason == notUTF8 }):
+		return windows1252
+	case same && first.reason != "":
+		return fmt.Sprintf("its first records are all malformed (%s): a bet is %s", first.reason, betFields)
+	}
+	return ""
+}
+
+// betFields names the fields of a record.
+const betFields = "first name, last name, document, birthdate, number"
+
+// mostly reports whether there are records that are no bets, and most of these are so.
+func (s *sample) mostly(so func(sampledRecord) bool) bool {
+	malformed, are := 0, 0
+	for _, r := range s.records {
+		if r.reason == "" {
+			continue
+		}
+		malformed++
+		if so(r) {
+			are++
+		}
+	}
+	return are*4 > malformed*3
+}
+
+// quotedWhole reports whether the whole record is one field with all fields in it.
+func quotedWhole(r sampledRecord) bool {
+	return r.fields == 1 && strings.HasPrefix(r.text, `"`) && strings.Count(r.text, ",") >= agencyFields-1
+}
+
+// utf16Order returns LE or BE for text in UTF-16, "" for any other. Of the letters that are in
+// nearly all texts one of the two bytes is zero.
+func utf16Order(head []byte) string {
+	var zeros [2]int // at even and at odd places
+	for i, c := range head {
+		if c == 0 {
+			zeros[i%2]++
+		}
+	}
+	switch few, many := len(head)/20, len(head)/4; {
+	case len(head) > 1 && zeros[0] <= few && zeros[1] > many:
+		return "LE"
+	case len(head) > 1 && zeros[1] <= few && zeros[0] > many:
+		return "BE"
+	}
+	return ""
+}
