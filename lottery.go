@@ -103,9 +103,9 @@ func surveyBets(ctx context.Context, bets io.ReaderAt, length int64, number int)
 // eachRow calls row with each record of src, until it returns false. A file that was adopted
 // may have lines of any kind: fields is nil where a record cannot be split.
 func eachRow(src io.Reader, row func(rec *record) bool) error {
+	var split *recordError // outside of the loop: it is made once
 	for rows := newReader(src); ; {
 		rec, err := rows.next()
-		var split *recordError
 		switch {
 		case err == io.EOF:
 			return nil

@@ -106,15 +106,10 @@ func (r *recovery) run() error {
 // readSnapshot reads PATH.state.
 func (r *recovery) readSnapshot() error {
 	name := r.options.path + ".state"
-	f, err := r.ledger.disk.open(name, os.O_RDONLY)
+	data, err := readFile(r.ledger.disk, name)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.NewSectionReader(f, 0, math.MaxInt64))
 	if err == nil {
 		r.state, r.version, err = parseState(data)
 	}
@@ -122,6 +117,16 @@ func (r *recovery) readSnapshot() error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
+}
+
+// readFile reads a whole file.
+func readFile(d disk, name string) ([]byte, error) {
+	f, err := d.open(name, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.NewSectionReader(f, 0, math.MaxInt64))
 }
 
 // openBets opens the bets file, and makes it where the store is new.

@@ -11,11 +11,9 @@ import (
 	"hash/crc32"
 	"io"
 	"maps"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -27,20 +25,18 @@ import (
 const (
 	verifyPause = 10 * time.Millisecond // between two looks at a store that may be changing
 	verifyLooks = 1000                  // so many of them for rows whose record is in the log already
-	verifyIdle  = 30                    // so many for a sign that a server is at work
-	verifyRaces = 100                   // snapshots that were replaced while the log was read
-	verifyTries = 4                     // whole readings that found a store that disagrees, and changes
+	verifyIdle  = 30                    // so many pauses, for a sign that a server is at work
+	verifyTries = 60                    // readings in which the snapshot was replaced; any other counts as 20
 )
 
 // errReplaced says that a checkpoint took place while the log was read: what was read of it may be
 // of several uses of a segment.
-var errReplaced = errors.New("the server makes checkpoints faster than this reads its log: try again when it has less to do")
+var errReplaced = errors.New("the server makes checkpoints faster than its log can be read: try again later")
 
 // A verifier is one reading of a store.
 type verifier struct {
 	disk  disk
 	path  string // of the bets file
-	rule  rule   // what the server would accept
 	pause time.Duration
 
 	bets     file
@@ -68,48 +64,37 @@ func runVerify(cfg *config, out io.Writer) error {
 	return v.print(out)
 }
 
-// verifyStore reads a store until it agrees, or does not and nobody changes it. Its error is the first
-// disagreement, in one line.
+// verifyStore reads a store until it agrees, or does not and nobody changes it. Its error is the
+// first disagreement, in one line.
 func verifyStore(d disk, path string, r rule, pause time.Duration) (*verifier, error) {
-	for races, tries := 0, 0; ; {
-		v := &verifier{disk: d, path: path, rule: r, pause: pause}
+	for tries := 1; ; tries++ {
+		v := &verifier{disk: d, path: path, pause: pause, rows: rowCheck{rule: r}, sums: betsSums{seal: sha256.New()}}
 		err := v.run()
-		switch {
-		case err == nil:
-			return v, nil
-		case err == errReplaced:
-			races++
-		default:
-			tries++
+		if err != errReplaced {
+			tries += 19
 		}
-		if races == verifyRaces || tries == verifyTries || err != errReplaced && !v.changed() {
-			return nil, err
+		if err == nil || tries >= verifyTries || err != errReplaced && !v.changed() {
+			return v, err
 		}
 	}
 }
 
 // run reads the store once.
-func (v *verifier) run() (err error) {
-	if v.snapshot, err = v.readSnapshot(); err != nil {
-		return err
-	}
-	if v.bets, err = v.disk.open(v.path, os.O_RDONLY); err != nil {
+func (v *verifier) run() error {
+	if err := v.look(); err != nil {
 		return err
 	}
 	defer v.bets.Close()
-	if v.began, err = v.bets.size(); err != nil {
-		return err
-	}
-	err = v.readLog()
-	if now, again := v.readSnapshot(); again != nil || !bytes.Equal(now, v.snapshot) {
+	err := v.readLog()
+	if now, again := readFile(v.disk, v.path+".state"); again != nil || !bytes.Equal(now, v.snapshot) {
 		return cmp.Or(again, errReplaced)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if v.state.length < v.began {
+	case v.state.length < v.began:
 		return fmt.Errorf("%s goes on for %d bytes behind byte %d, where snapshot and log end: the log has lost records, "+
-			"or a hand has added rows; a start says which: %s", v.path, v.began-v.state.length, v.state.length, restoreAdvice)
+			"or a hand has added rows: %s", v.path, v.began-v.state.length, v.state.length, restoreAdvice)
 	}
 	if err := v.awaitRows(); err != nil {
 		return err
@@ -117,35 +102,47 @@ func (v *verifier) run() (err error) {
 	return v.readBets()
 }
 
-// readSnapshot reads PATH.state.
-func (v *verifier) readSnapshot() ([]byte, error) {
-	f, err := v.disk.open(v.path+".state", os.O_RDONLY)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("there is no store: %w: set store.path; a bets file alone becomes one when a server is started on it", err)
+// look opens the bets file, and reads how long it is and the snapshot.
+func (v *verifier) look() (err error) {
+	if v.bets, err = v.disk.open(v.path, os.O_RDONLY); err != nil {
+		return fmt.Errorf("there is no bets file to be read: %w: put it back, or set store.path", err)
+	}
+	if v.began, err = v.bets.size(); err == nil {
+		v.snapshot, err = readFile(v.disk, v.path+".state")
 	}
 	if err != nil {
-		return nil, err
+		v.bets.Close()
+		return fmt.Errorf("there is no store: %w: set store.path, or start a server: it makes one of a bets file", err)
 	}
-	defer f.Close()
-	return io.ReadAll(io.NewSectionReader(f, 0, math.MaxInt64))
+	return nil
+}
+
+// changed reports whether a server is at work on the store, as it seems.
+func (v *verifier) changed() bool {
+	time.Sleep(verifyIdle * v.pause)
+	now := &verifier{disk: v.disk, path: v.path}
+	if now.look() != nil {
+		return false
+	}
+	now.bets.Close()
+	return now.began != v.began || !bytes.Equal(now.snapshot, v.snapshot)
 }
 
 // readLog finds out what the store should hold. A second reading tells damage from what a server
 // wrote during the first: it must come at least as far as the first one saw records.
 func (v *verifier) readLog() error {
+	old, version, err := parseState(v.snapshot)
+	if err == nil && version == 1 {
+		err = errors.New("version 1 says nothing of the bets file's bytes: start the server once, which makes it version 2")
+	}
+	if err != nil {
+		return fmt.Errorf("%s.state: %w", v.path, err)
+	}
+	v.old = old
 	for seen := uint64(0); ; {
-		var version uint32
-		var err error
-		if v.old, version, err = parseState(v.snapshot); err != nil {
-			return fmt.Errorf("%s.state: %w", v.path, err)
-		}
-		if version == 1 {
-			return fmt.Errorf("%s.state is of version 1, which says nothing of the bets file's bytes: start the server "+
-				"once, which makes it one of version %d", v.path, stateVersion)
-		}
 		v.state, _, _ = parseState(v.snapshot) // with maps of its own
-		v.records = 0
-		_, last, top, err := readWAL(v.disk, v.path, v.state.sequence, v.replay)
+		report, last, top, err := readWAL(v.disk, v.path, v.state.sequence, v.replay)
+		v.records = report.replayed
 		switch {
 		case last == top:
 			return err
@@ -159,16 +156,16 @@ func (v *verifier) readLog() error {
 	}
 }
 
-// replay brings the state to where a record leaves it, and compares the rows in it with the bets file
-// as far as that has them: its server may be about to write them.
+// replay brings the state to where a record leaves it, and compares the rows in it with the bets
+// file as far as that has them: its server may be about to write them.
 func (v *verifier) replay(version uint32, payload []byte) error {
 	rec, err := parseRedo(version, payload)
 	if err != nil {
 		return err
 	}
 	if version == 1 || !v.state.precedes(rec) {
-		return fmt.Errorf("it is about %d bytes of %s with the CRC-32C %08x behind its rows, and does not follow on the %d "+
-			"before: log and %s.state are not of one store: %s", rec.length, v.path, rec.crc, v.state.length, v.path, restoreAdvice)
+		return fmt.Errorf("it does not follow on the first %d bytes of %s: log and %s.state are not of one store: %s",
+			v.state.length, v.path, v.path, restoreAdvice)
 	}
 	v.buf = slices.Grow(v.buf[:0], len(rec.rows))[:len(rec.rows)]
 	n, err := v.bets.ReadAt(v.buf, rec.length)
@@ -182,7 +179,6 @@ func (v *verifier) replay(version uint32, payload []byte) error {
 		}
 	}
 	v.state.apply(v.state.sequence+1, rec)
-	v.records++
 	return nil
 }
 
@@ -207,38 +203,23 @@ func (v *verifier) awaitRows() error {
 
 // readBets reads the bets file up to where the log ends, row by row.
 func (v *verifier) readBets() error {
-	v.sums = betsSums{seal: sha256.New(), first: v.old.length}
-	v.rows = rowCheck{rule: v.rule, drawn: v.state.draw.drawn}
+	v.sums.first, v.rows.drawn = v.old.length, v.state.draw.drawn
 	src := io.TeeReader(io.NewSectionReader(v.bets, 0, v.state.length), &v.sums)
-	err := eachRow(src, func(rec *record) bool {
-		v.rows.add(rec)
-		return true
-	})
-	if err != nil {
+	if err := eachRow(src, v.rows.add); err != nil {
 		return fmt.Errorf("reading %s: %w", v.path, err)
 	}
 	odd := v.rows.odd
 	if odd == "" && v.rows.end != v.state.length {
 		odd = fmt.Sprintf("the last line does not end in CR LF (byte %d)", v.state.length)
 	}
-	for _, part := range []struct {
-		length    int64
-		got, want uint32
-		by        string
-	}{
-		{v.old.length, v.sums.firstCRC, v.old.crc, v.path + ".state"},
-		{v.state.length, v.sums.crc, v.state.crc, "the log"},
-	} {
-		if part.got != part.want {
-			if odd != "" {
-				odd = "; what no server writes: " + odd
-			}
-			return fmt.Errorf("%s: the CRC-32C of its first %d bytes is %08x, and %s says %08x: a disk or a hand has changed "+
-				"a byte of them%s; compare it with a copy", v.path, part.length, part.got, part.by, part.want,
-				odd)
-		}
+	length, got, want, by := v.state.length, v.sums.crc, v.state.crc, "the log"
+	if v.sums.firstCRC != v.old.crc {
+		length, got, want, by = v.old.length, v.sums.firstCRC, v.old.crc, v.path+".state"
 	}
 	switch {
+	case got != want:
+		return fmt.Errorf("%s: the CRC-32C of its first %d bytes is %08x, and %s says %08x: a disk or a hand has changed "+
+			"one of them (%s): compare it with a copy", v.path, length, got, by, want, cmp.Or(odd, "every line is a bet"))
 	case odd != "":
 		return fmt.Errorf("%s: %s: its bytes are those that were stored, so another program wrote them before a server "+
 			"adopted the file, or bets.maxNumber was another", v.path, odd)
@@ -276,20 +257,20 @@ type rowCheck struct {
 	rows     uint64
 	end      int64  // where the last row ends
 	odd      string // what a server would not write; empty: there is nothing
-	row      []byte
 	agencies [256]struct{ bets, winners uint64 }
 }
 
-// add looks at the next row.
-func (v *rowCheck) add(rec *record) {
+// add looks at the next row. It returns true: eachRow is to go on.
+func (v *rowCheck) add(rec *record) bool {
 	v.rows++
 	if why := v.check(rec); why != "" && v.odd == "" {
 		v.odd = fmt.Sprintf("line %d (byte %d) %s", rec.line, rec.offset, why)
 	}
+	return true
 }
 
-// check returns what is wrong with a row: it is no bet, one that is not accepted, or not written as a
-// server writes it. A good one is counted.
+// check returns what is wrong with a row: it is no bet, one that is not accepted, or not written as
+// a server writes it. A good one is counted.
 func (v *rowCheck) check(rec *record) string {
 	if rec.offset != v.end {
 		v.end = rec.offset
@@ -309,7 +290,10 @@ func (v *rowCheck) check(rec *record) string {
 	if why := v.rule.check(&b); why != accepted {
 		return "is no bet that a server accepts: " + why.reason()
 	}
-	if v.row = appendRow(v.row[:0], &b); !bytes.Equal(v.row[:len(v.row)-len("\r\n")], rec.text) {
+	// Without quotes the text is what appendRow makes, but for zeros in front.
+	plain := len(f[0])+len(f[1])+len(f[2])+len(f[3])+len(f[4])+len(f[5])+agencyFields == len(rec.text) &&
+		f[0][0] != '0' && (f[5][0] != '0' || len(f[5]) == 1)
+	if !plain && !bytes.Equal(appendRow(nil, &b), append(rec.text, "\r\n"...)) {
 		return "is not as a server writes this bet: quotes where none are needed, or zeros in front"
 	}
 	count := &v.agencies[b.Agency]
@@ -337,30 +321,9 @@ func (v *verifier) print(out io.Writer) error {
 	}
 	drawn := "no"
 	if v.state.draw.drawn != noNumber {
-		drawn = strconv.Itoa(v.state.draw.drawn)
+		drawn = fmt.Sprint(v.state.draw.drawn)
 	}
-	fmt.Fprintf(w, "bets: %d | bytes: %d | crc: %08x | in_log: %d | drawn: %s | sha256: %x\n", v.rows.rows, v.state.length, v.sums.crc,
-		v.records, drawn, v.sums.seal.Sum(nil))
+	fmt.Fprintf(w, "bets: %d | bytes: %d | crc: %08x | in_log: %d | drawn: %s | sha256: %x\n", v.rows.rows,
+		v.state.length, v.sums.crc, v.records, drawn, v.sums.seal.Sum(nil))
 	return w.Flush()
-}
-
-// changed waits for a sign that a server is at work on the store.
-func (v *verifier) changed() bool {
-	for range verifyIdle {
-		time.Sleep(v.pause)
-		bets, err := v.disk.open(v.path, os.O_RDONLY)
-		if err != nil {
-			return false
-		}
-		size, err := bets.size()
-		bets.Close()
-		snapshot, again := v.readSnapshot()
-		if err != nil || again != nil {
-			return false
-		}
-		if size != v.began || !bytes.Equal(snapshot, v.snapshot) {
-			return true
-		}
-	}
-	return false
 }

@@ -19,8 +19,8 @@ func verifyTest(d disk, path string) (printed string, err error) {
 	return out.String(), err
 }
 
-// TestVerifyFlips flips a bit of every byte of every file of a store whose last records are in the log
-// alone. All is found but what nothing reads: the rest of a header's page, what stands behind a
+// TestVerifyFlips flips a bit of every byte of every file of a store whose last records are in the
+// log alone. All is found but what nothing reads: the rest of a header's page, what stands behind a
 // record in its last page, and pages behind the last record.
 func TestVerifyFlips(t *testing.T) {
 	t.Parallel()
@@ -71,7 +71,8 @@ func inWALUse(data []byte, i int) bool {
 	return epoch == header.u64() && i-at < walRecordHead+int(size)
 }
 
-// TestVerifyDamage changes whole rows and files: the error says which line or byte, and what it means.
+// TestVerifyDamage changes whole rows and files: the error says which line or byte, and what it
+// means.
 func TestVerifyDamage(t *testing.T) {
 	t.Parallel()
 	rows := func(change func(rows []string) []string) func(d *simDisk) {
@@ -99,7 +100,7 @@ func TestVerifyDamage(t *testing.T) {
 		{"row removed at the end", rows(func(rows []string) []string { return rows[:len(rows)-1] }), "bets.csv ends at byte"},
 		{"all rows removed", rows(func([]string) []string { return nil }), "bets.csv has 0 bytes, and bets.csv.state says"},
 		{"rows swapped", rows(func(rows []string) []string { rows[0], rows[1] = rows[1], rows[0]; return rows }), "bets.csv: the CRC-32C of its first"},
-		{"row changed, no bet", rows(func(rows []string) []string { rows[2] = strings.Repeat("x", len(rows[2])-2) + "\r\n"; return rows }), "what no server writes: line 3 (byte"},
+		{"row changed, no bet", rows(func(rows []string) []string { rows[2] = strings.Repeat("x", len(rows[2])-2) + "\r\n"; return rows }), "changed one of them (line 3 (byte"},
 		{"bets file gone", func(d *simDisk) { delete(d.dir, testPath) }, "bets.csv"},
 		{"snapshot gone", func(d *simDisk) { delete(d.dir, testPath+".state") }, "there is no store"},
 		{"segment gone", func(d *simDisk) { delete(d.dir, testPath+".wal.00") }, "bets.csv.wal.01: damaged at byte"},

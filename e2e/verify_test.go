@@ -17,8 +17,8 @@ func (o *office) verify(t *testing.T) string {
 	return out
 }
 
-// TestE2EVerify verifies a store over and over while bets come, and after the draw: the seal is that of
-// the log, and of the file, before and after a restart.
+// TestE2EVerify verifies a store over and over while bets come, and after the draw: the seal is that
+// of the log, and of the file, before and after a restart.
 func TestE2EVerify(t *testing.T) {
 	t.Parallel()
 	samples := func(t *testing.T, dir string) (lots []*lot) {
