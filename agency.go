@@ -68,15 +68,13 @@ func (a *agencyFile) claim() error {
 // look looks at how the file begins. One that is no agency file is not sent, nor are its records
 // rejected one by one.
 func (a *agencyFile) look() error {
-	begins, err := newSample(&a.again, a.size)
-	if err != nil {
+	begins, err := newSample(&a.again)
+	switch hint := begins.hint(); {
+	case err != nil:
 		return fmt.Errorf("agency file: %w", err)
-	}
-	hint := begins.hint()
-	if begins.hopeless() {
+	case begins.hopeless():
 		return fmt.Errorf("agency file %s: %s; nothing was sent", a.path, hint)
-	}
-	if hint != "" {
+	case hint != "":
 		a.rejects.log.Warn(actHint, inProgress, "file", a.path, "reason", hint)
 	}
 	return nil

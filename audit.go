@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 )
 
 const (
@@ -15,21 +16,19 @@ const (
 )
 
 // An audit is what mode check finds in an agency file. It reads as the client does, makes the
-// client's batches, and decides on them as the server does.
+// client's batches, and has each bet looked at as the server does.
 type audit struct {
-	batcher *batcher
-	again   spanReader // for the records that would be refused
-	decider decider
-
-	batches, bets, refused int
-	found                  map[string]*finding // by reason
+	rule    rule
+	batches int
+	bets    int // in these, those that would be refused too
+	refused int
+	found   map[string]finding // by reason
 }
 
-// A finding is why records would be refused.
+// A finding is what is refused for one reason.
 type finding struct {
-	reason string
-	count  int
-	lines  []int // of the first of them
+	count int
+	lines []int // of the first of them
 }
 
 // runCheck is mode check: it prints a summary to out, and fails if anything would be refused.
@@ -39,26 +38,22 @@ func runCheck(cfg *config, out io.Writer) error {
 		return fmt.Errorf("agency file: %w: set data.file", err)
 	}
 	defer file.Close()
-	a := newAudit(file, cfg)
-	info, err := file.Stat()
-	if err != nil {
-		return fmt.Errorf("agency file: %w", err)
-	}
-	begins, err := newSample(&a.again, info.Size())
+	agency := uint8(cfg.id)
+	a := &audit{rule: rule{agency: agency, maxNumber: uint16(cfg.maxNumber)}, found: map[string]finding{}}
+	begins, err := newSample(&spanReader{file: file, agency: agency, skip: cfg.dataSkip})
 	if err == nil {
-		err = a.read()
+		err = a.read(file, cfg)
 	}
 	if err != nil {
 		return fmt.Errorf("agency file: %w", err)
 	}
 	hint := begins.hint()
-	if hint == "" && (a.found[badFirst.reason()] != nil || a.found[badLast.reason()] != nil) {
+	if hint == "" && a.found[badFirst.reason()].count+a.found[badLast.reason()].count > 0 {
 		hint = windows1252
 	}
-	if err := a.print(out, cfg, hint); err != nil {
+	switch err := a.print(out, cfg, hint); {
+	case err != nil:
 		return err
-	}
-	switch {
 	case begins.hopeless():
 		return fmt.Errorf("agency file %s: %s; a client sends nothing of it", cfg.dataFile, hint)
 	case a.refused > 0:
@@ -68,98 +63,59 @@ func runCheck(cfg *config, out io.Writer) error {
 	return nil
 }
 
-// newAudit returns an audit of file that has found nothing yet.
-func newAudit(file io.ReaderAt, cfg *config) *audit {
-	agency := uint8(cfg.id)
-	a := &audit{batcher: newBatcher(file, agency, cfg.batchMaxAmount), found: map[string]*finding{},
-		again:   spanReader{file: file, agency: agency, skip: cfg.dataSkip},
-		decider: decider{rule: rule{agency: agency, maxNumber: uint16(cfg.maxNumber)}}}
-	a.batcher.skip = cfg.dataSkip
-	return a
-}
-
 // read reads the whole file.
-func (a *audit) read() error {
-	var m []byte
+func (a *audit) read(file io.ReaderAt, cfg *config) error {
+	b := newBatcher(file, uint8(cfg.id), cfg.batchMaxAmount)
+	b.skip, b.seen = cfg.dataSkip, a.look
+	m := make([]byte, 0, maxMessage)
 	for {
-		var s span
-		var end error
-		if m, s, end = a.batcher.next(m[:0]); end != nil && end != io.EOF {
-			return end
-		}
-		var refused []refusedBet
-		if s.bets > 0 {
-			if _, err := a.decider.batch(m, s.bets); err != nil {
-				return err
-			}
-			refused = a.decider.refused
-			a.batches++
-			a.bets += s.bets
-		}
-		if len(refused)+s.malformed > 0 {
-			if err := a.explain(s, refused); err != nil {
-				return err
-			}
-		}
-		if end == io.EOF {
+		_, s, err := b.next(m)
+		if err == io.EOF {
 			return nil
+		} else if err != nil {
+			return err
 		}
+		a.batches, a.bets = a.batches+1, a.bets+s.bets
 	}
 }
 
-// explain reads a batch again for the lines and reasons of what is refused of it.
-func (a *audit) explain(s span, refused []refusedBet) error {
-	return a.again.each(s, func(rec *record, position int, _ *Bet, malformed string) bool {
-		if malformed == "" && len(refused) > 0 && refused[0].position == position {
-			malformed, refused = refused[0].why.reason(), refused[1:]
-		}
-		if malformed != "" {
-			a.add(rec.line, malformed)
-		}
-		return true
-	})
-}
-
-// add notes a record that is refused.
-func (a *audit) add(line int, reason string) {
+// look looks at a record: a bet, or why it is none.
+func (a *audit) look(rec *record, b *Bet, malformed string) {
+	if malformed == "" {
+		malformed = a.rule.check(b).reason()
+	}
+	if malformed == "" {
+		return
+	}
 	a.refused++
-	f := a.found[reason]
-	if f == nil && len(a.found) >= auditReasons {
-		reason = "other reasons"
-		f = a.found[reason]
+	if _, known := a.found[malformed]; !known && len(a.found) >= auditReasons {
+		malformed = "other reasons"
 	}
-	if f == nil {
-		f = &finding{reason: reason}
-		a.found[reason] = f
-	}
+	f := a.found[malformed]
 	f.count++
 	if len(f.lines) < auditLines {
-		f.lines = append(f.lines, line)
+		f.lines = append(f.lines, rec.line)
 	}
+	a.found[malformed] = f
 }
 
 // print prints the summary; the reasons of the most records come first.
 func (a *audit) print(out io.Writer, cfg *config, hint string) error {
 	w := bufio.NewWriter(out)
-	fmt.Fprintf(w, "file     %s\n", appendHarmless(nil, cfg.dataFile))
-	fmt.Fprintf(w, "bets     %s\n", countText(uint64(a.bets)))
-	fmt.Fprintf(w, "batches  %s\n", countText(uint64(a.batches)))
+	fmt.Fprintf(w, "file     %s\nbets     %s\nbatches  %s\n", appendHarmless(nil, cfg.dataFile),
+		countText(uint64(a.bets)), countText(uint64(a.batches)))
 	if most := cfg.loopAmount; most > 0 && most < a.batches {
 		fmt.Fprintf(w, "         a client sends the first %s alone (loop.amount)\n", countText(uint64(most)))
 	}
 	fmt.Fprintf(w, "refused  %s\n", countText(uint64(a.refused)))
-	byCount := func(f, g *finding) int {
-		return cmp.Or(cmp.Compare(g.count, f.count), cmp.Compare(f.lines[0], g.lines[0]))
+	byCount := func(r, s string) int {
+		f, g := a.found[r], a.found[s]
+		return cmp.Or(g.count-f.count, f.lines[0]-g.lines[0])
 	}
-	for _, f := range slices.SortedFunc(maps.Values(a.found), byCount) {
-		fmt.Fprintf(w, "         %s: %s, line", f.reason, countText(uint64(f.count)))
-		for _, line := range f.lines {
-			fmt.Fprintf(w, " %d", line)
-		}
-		if f.count > len(f.lines) {
-			fmt.Fprint(w, " …")
-		}
-		fmt.Fprintln(w)
+	for _, reason := range slices.SortedFunc(maps.Keys(a.found), byCount) {
+		f := a.found[reason]
+		fmt.Fprintf(w, "         %s: %s, first in lines %s\n", reason, countText(uint64(f.count)),
+			strings.Trim(fmt.Sprint(f.lines), "[]"))
 	}
 	if hint != "" {
 		fmt.Fprintf(w, "hint     %s\n", hint)

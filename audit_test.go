@@ -35,31 +35,31 @@ func TestCheck(t *testing.T) {
 	}{
 		{"good", bet + bet + bet, "bets     3\nbatches  2\nrefused  0\n", "", nil},
 		{"every kind", rejectedFile, "bets     5\nbatches  3\nrefused  6\n" +
-			"         3 fields where there should be 5: 1, line 3\n" +
-			"         first name has a control character: 1, line 5\n" +
-			"         number is not 1 to 5 digits: 1, line 7\n" +
-			"         stray quote in field 1: 1, line 8\n" +
-			"         last name is empty: 1, line 10\n" +
-			"         quote not closed: 1, line 11\n", "6 records would be refused", nil},
+			"         3 fields where there should be 5: 1, first in lines 3\n" +
+			"         first name has a control character: 1, first in lines 5\n" +
+			"         number is not 1 to 5 digits: 1, first in lines 7\n" +
+			"         stray quote in field 1: 1, first in lines 8\n" +
+			"         last name is empty: 1, first in lines 10\n" +
+			"         quote not closed: 1, first in lines 11\n", "6 records would be refused", nil},
 		{"many of one", bet + strings.Repeat("a,b\n", 1234) + strings.Replace(bet, ",7", ",9999", 1),
 			"bets     2\nbatches  1\nrefused  1,235\n" +
-				"         2 fields where there should be 5: 1,234, line 2 3 4 5 6 …\n" +
-				"         number is over the highest that is valid: 1, line 1236\n", "1,235 records", nil},
+				"         2 fields where there should be 5: 1,234, first in lines 2 3 4 5 6\n" +
+				"         number is over the highest that is valid: 1, first in lines 1236\n", "1,235 records", nil},
 		{"no bets", "a,b\n", "bets     0\nbatches  0\nrefused  1\n" +
-			"         2 fields where there should be 5: 1, line 1\n", "1 records", nil},
+			"         2 fields where there should be 5: 1, first in lines 1\n", "1 records", nil},
 		{"the client stops before", bet + bet + bet, "bets     3\nbatches  2\n" +
 			"         a client sends the first 1 alone (loop.amount)\nrefused  0\n", "",
 			func(c *config) { c.loopAmount = 1 }},
 		{"fields skipped", "7,why," + bet + "8\n", "bets     1\nbatches  1\nrefused  1\n" +
-			"         0 fields where there should be 5: 1, line 2\n", "1 records",
+			"         0 fields where there should be 5: 1, first in lines 2\n", "1 records",
 			func(c *config) { c.dataSkip = 2 }},
 		{"Windows-1252 far behind", strings.Repeat(bet, 30) + "Jos\xe9,Paz,1,1999-03-17,7\n",
-			"bets     31\nbatches  16\nrefused  1\n         first name is not valid UTF-8: 1, line 31\nhint     " +
+			"bets     31\nbatches  16\nrefused  1\n         first name is not valid UTF-8: 1, first in lines 31\nhint     " +
 				windows1252 + "\n", "1 records", nil},
 		{"empty", "", "bets     0\nbatches  0\nrefused  0\nhint     it has no records: see that it is the right file\n",
 			"", nil},
 		{"hopeless", strings.Repeat("a;b;c;d;e\n", 3), "bets     0\nbatches  0\nrefused  3\n" +
-			"         1 fields where there should be 5: 3, line 1 2 3\n" +
+			"         1 fields where there should be 5: 3, first in lines 1 2 3\n" +
 			"hint     its fields seem to be separated by semicolons: save it with commas\n", "a client sends nothing", nil},
 	} {
 		got, err := checkText(t, tt.file, tt.change)
@@ -79,7 +79,7 @@ func TestCheckReasons(t *testing.T) {
 		text.WriteString(strings.Repeat(",", n+5) + "\n")
 	}
 	got, _ := checkText(t, text.String(), nil)
-	if n := strings.Count(got, "\n"); n != auditReasons+4 || !strings.Contains(got, "other reasons: 900, line 101 ") {
+	if n := strings.Count(got, "\n"); n != auditReasons+4 || !strings.Contains(got, "other reasons: 900, first in lines 101 ") {
 		t.Errorf("got %d lines, want %d and other reasons:\n%.400s", n, auditReasons+4, got)
 	}
 }
@@ -104,11 +104,12 @@ func (f repeated) ReadAt(p []byte, at int64) (n int, err error) {
 // TestCheckMemory: memory does not grow with the file.
 func TestCheckMemory(t *testing.T) {
 	size := int64(len(rejectedFile)+1) * 100_000
-	a := newAudit(repeated{rejectedFile[:len(rejectedFile)-34] + "\n", size}, &config{id: 1, batchMaxAmount: 150})
+	a := &audit{rule: rule{agency: 1}, found: map[string]finding{}}
+	file := repeated{rejectedFile[:len(rejectedFile)-34] + "\n", size}
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	if err := a.read(); err != nil {
+	if err := a.read(file, &config{id: 1, batchMaxAmount: 150}); err != nil {
 		t.Fatal(err)
 	}
 	runtime.GC()
@@ -121,10 +122,11 @@ func TestCheckMemory(t *testing.T) {
 // BenchmarkAudit is mode check on a sample file; BenchmarkReader's MB/s are to be compared.
 func BenchmarkAudit(b *testing.B) {
 	data := benchFile(benchRows, 0)
-	cfg := &config{id: 1, batchMaxAmount: 150, maxNumber: 9999}
+	file, cfg := bytes.NewReader(data), &config{id: 1, batchMaxAmount: 150}
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
-		if a := newAudit(bytes.NewReader(data), cfg); a.read() != nil || a.bets != benchRows {
+		a := &audit{rule: rule{agency: 1, maxNumber: 9999}, found: map[string]finding{}}
+		if a.read(file, cfg) != nil || a.bets != benchRows {
 			b.Fatalf("got %d bets, want %d", a.bets, benchRows)
 		}
 	}

@@ -16,6 +16,8 @@ type batcher struct {
 	agency    uint8
 	maxAmount int // bets in a batch at most
 	skip      int // data.skip
+	// seen is told of each record once: a bet, or why it is none. nil: nobody wants to know.
+	seen func(rec *record, b *Bet, malformed string)
 
 	reader *reader
 	held   bool // bet is the first of the next batch: it had no room in the last
@@ -100,14 +102,18 @@ func (b *batcher) fill(dst *[]byte, head int, s *span) error {
 
 // read reads the next record into b.bet.
 func (b *batcher) read() (malformed bool, err error) {
-	if b.record, err = b.reader.next(); err != nil {
-		if _, split := err.(*recordError); split { // reading goes on behind it
-			err = nil
-		}
-		return true, err
+	reason := ""
+	b.record, err = b.reader.next()
+	if split, ok := err.(*recordError); ok { // reading goes on behind it
+		reason, err = split.reason, nil
+	} else if err == nil {
+		b.record.dropFields(b.skip)
+		reason = toBet(b.record.fields, b.agency, &b.bet)
 	}
-	b.record.dropFields(b.skip)
-	return toBet(b.record.fields, b.agency, &b.bet) != "", nil
+	if b.seen != nil && err == nil {
+		b.seen(b.record, &b.bet, reason)
+	}
+	return reason != "", err
 }
 
 // toBet makes a bet of a record's fields; otherwise it returns the reason why

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"slices"
@@ -33,14 +32,12 @@ type sampledRecord struct {
 // notUTF8 is the reason in a sample for a bet whose names have other letters.
 const notUTF8 = "not UTF-8"
 
-// newSample reads how the file of r, which has size bytes, begins.
-func newSample(r *spanReader, size int64) (*sample, error) {
-	s := &sample{}
-	var err error
+// newSample reads how the file of r begins.
+func newSample(r *spanReader) (s sample, err error) {
 	if s.head, err = io.ReadAll(io.NewSectionReader(r.file, 0, sampleHead)); err != nil {
-		return nil, err
+		return s, err
 	}
-	err = r.each(span{line: 1, end: size}, func(rec *record, _ int, _ *Bet, malformed string) bool {
+	err = r.each(span{line: 1, end: sampleRecords * maxRecord}, func(rec *record, _ int, _ *Bet, malformed string) bool {
 		if malformed == "" && !utf8.Valid(rec.text) {
 			malformed = notUTF8
 		}
@@ -53,19 +50,20 @@ func newSample(r *spanReader, size int64) (*sample, error) {
 
 // hopeless reports whether nothing of the file can be sent, so that a client does not begin: none
 // of the records is a bet, and there is one reason for that.
-func (s *sample) hopeless() bool {
+func (s sample) hopeless() bool {
 	return len(s.records) > 0 && s.hint() != "" &&
 		!slices.ContainsFunc(s.records, func(r sampledRecord) bool { return r.reason == "" })
 }
 
-// signatures are how files begin that are no text in UTF-8.
+// signatures are how files begin that are no text in UTF-8. Of each letter of a western language
+// one of the two bytes of UTF-16 is zero.
 var signatures = []struct{ start, hint string }{
 	{"PK\x03\x04", "it seems to be a spreadsheet or another zip file: save it as CSV, with commas, in UTF-8"},
-	{"\xd0\xcf\x11\xe0", "it seems to be an old spreadsheet: save it as CSV, with commas, in UTF-8"},
 	{"%PDF", "it seems to be a PDF document: export the bets as CSV, with commas, in UTF-8"},
-	{"\x1f\x8b", "it seems to be compressed: unpack it with gzip -d"},
 	{"\xff\xfe", "it seems to be UTF-16: make it UTF-8 (iconv -f UTF-16 -t UTF-8)"},
 	{"\xfe\xff", "it seems to be UTF-16: make it UTF-8 (iconv -f UTF-16 -t UTF-8)"},
+	{"?\x00?\x00", "it seems to be UTF-16 without a mark: make it UTF-8 (iconv -f UTF-16LE -t UTF-8)"},
+	{"\x00?\x00?", "it seems to be UTF-16 without a mark: make it UTF-8 (iconv -f UTF-16BE -t UTF-8)"},
 }
 
 // separated are the other separators of fields that people use.
@@ -77,14 +75,11 @@ const windows1252 = "it has letters that are not UTF-8, and seems to be Windows-
 
 // hint says in a line what the file seems to be and what to do, or "" if it seems to be an agency
 // file, or nothing that is known.
-func (s *sample) hint() string {
+func (s sample) hint() string {
 	for _, sig := range signatures {
-		if bytes.HasPrefix(s.head, []byte(sig.start)) {
+		if startsLike(s.head, sig.start) {
 			return sig.hint
 		}
-	}
-	if order := utf16Order(s.head); order != "" {
-		return fmt.Sprintf("it seems to be UTF-16 without a mark: make it UTF-8 (iconv -f UTF-16%s -t UTF-8)", order)
 	}
 	if len(s.records) == 0 {
 		return "it has no records: see that it is the right file"
@@ -94,14 +89,17 @@ func (s *sample) hint() string {
 			return fmt.Sprintf("its fields seem to be separated by %s: save it with commas", other.name)
 		}
 	}
-	if s.mostly(quotedWhole) {
+	quoted := func(r sampledRecord) bool {
+		return r.fields == 1 && r.text[0] == '"' && strings.Count(r.text, ",") >= agencyFields-1
+	}
+	if s.mostly(quoted) {
 		return "each whole line seems to stand in quotes: take the quotes around the lines away"
 	}
 	return s.hintOfRecords()
 }
 
 // hintOfRecords is hint for a file of text in records with commas.
-func (s *sample) hintOfRecords() string {
+func (s sample) hintOfRecords() string {
 	first, rest := s.records[0], s.records[1:]
 	names := first.fields == agencyFields && first.reason != "" && !strings.ContainsAny(first.text, "0123456789")
 	if names && !slices.ContainsFunc(rest, func(r sampledRecord) bool { return r.reason == first.reason }) {
@@ -111,14 +109,11 @@ func (s *sample) hintOfRecords() string {
 	switch {
 	case same && first.fields > agencyFields:
 		return fmt.Sprintf("its records have %d fields, and a bet has %d (%s): leave the others out; "+
-			"-data.skip=%d does if they come first, as in a rejects file", first.fields, agencyFields, betFields,
-			first.fields-agencyFields)
-	case same && first.fields > 0 && first.fields < agencyFields:
-		return fmt.Sprintf("its records have %d fields, and a bet has %d: %s", first.fields, agencyFields, betFields)
+			"data.skip drops those that come first (2 in a rejects file)", first.fields, agencyFields, betFields)
 	case slices.ContainsFunc(s.records, func(r sampledRecord) bool { return r.reason == notUTF8 }):
 		return windows1252
 	case same && first.reason != "":
-		return fmt.Sprintf("its first records are all malformed (%s): a bet is %s", first.reason, betFields)
+		return fmt.Sprintf("its first records are all malformed (%s): a bet has %s", first.reason, betFields)
 	}
 	return ""
 }
@@ -126,40 +121,23 @@ func (s *sample) hintOfRecords() string {
 // betFields names the fields of a record.
 const betFields = "first name, last name, document, birthdate, number"
 
-// mostly reports whether there are records that are no bets, and most of these are so.
-func (s *sample) mostly(so func(sampledRecord) bool) bool {
-	malformed, are := 0, 0
+// mostly reports whether most records are no bets and so. There may be a title before them.
+func (s sample) mostly(so func(sampledRecord) bool) bool {
+	are := 0
 	for _, r := range s.records {
-		if r.reason == "" {
-			continue
-		}
-		malformed++
-		if so(r) {
+		if r.reason != "" && so(r) {
 			are++
 		}
 	}
-	return are*4 > malformed*3
+	return are*4 > len(s.records)*3
 }
 
-// quotedWhole reports whether the whole record is one field with all fields in it.
-func quotedWhole(r sampledRecord) bool {
-	return r.fields == 1 && strings.HasPrefix(r.text, `"`) && strings.Count(r.text, ",") >= agencyFields-1
-}
-
-// utf16Order returns LE or BE for text in UTF-16, "" for any other. Of the letters that are in
-// nearly all texts one of the two bytes is zero.
-func utf16Order(head []byte) string {
-	var zeros [2]int // at even and at odd places
-	for i, c := range head {
-		if c == 0 {
-			zeros[i%2]++
+// startsLike reports whether head starts with pattern, in which ? is any byte but zero.
+func startsLike(head []byte, pattern string) bool {
+	for i, c := range []byte(pattern) {
+		if i >= len(head) || c == '?' && head[i] == 0 || c != '?' && head[i] != c {
+			return false
 		}
 	}
-	switch few, many := len(head)/20, len(head)/4; {
-	case len(head) > 1 && zeros[0] <= few && zeros[1] > many:
-		return "LE"
-	case len(head) > 1 && zeros[1] <= few && zeros[0] > many:
-		return "BE"
-	}
-	return ""
+	return true
 }

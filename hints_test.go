@@ -42,7 +42,7 @@ func TestHints(t *testing.T) {
 		{"one malformed alone", "a,b\n", "", false},
 		{"refused by the server", tenBets("Ana,Paz,x%d,1999-03-17,7\n"), "", false},
 		{"19 malformed, then a bet", strings.Repeat("a,b\n", 19) + "Ana,Paz,1,1999-03-17,7\n", "", false},
-		{"20 malformed, then bets", strings.Repeat("a,b\n", 20) + tenBets(good), "have 2 fields", true},
+		{"20 malformed, then bets", strings.Repeat("a,b\n", 20) + tenBets(good), "(2 fields where there should be 5): a bet has first name", true},
 		{"semicolons", tenBets("Ana;Núñez;3090446%d;1999-03-17;7574\r\n"), "semicolons: save it with commas", true},
 		{"semicolons in quotes", tenBets("\"Ana\";\"Paz\";3090446%d;1999-03-17;7574\n"), "semicolons", true},
 		{"semicolons, commas in names, a title", "bets\n" + tenBets("Ana, B;Paz, C;%d;1999-03-17;7\n"), "semicolons", true},
@@ -57,18 +57,16 @@ func TestHints(t *testing.T) {
 		{"header alone", header, "header: take it away", true},
 		{"quoted whole lines", tenBets("\"Ana,Paz,3090446%d,1999-03-17,7574\"\n"), "quotes around the lines", true},
 		{"quoted fields", tenBets("\"Ana\",\"Paz\",\"3090446%d\",\"1999-03-17\",\"7574\"\n"), "", false},
-		{"six fields", tenBets("1,Ana,Paz,%d,1999-03-17,7\n"), "-data.skip=1 does", true},
-		{"a rejects file", tenBets("%d,number is too high,Ana,Paz,1,1999-03-17,7\n"), "-data.skip=2 does", true},
-		{"four fields", tenBets("Ana Paz,%d,1999-03-17,7\n"), "have 4 fields, and a bet has 5: first name", true},
+		{"six fields", tenBets("1,Ana,Paz,%d,1999-03-17,7\n"), "have 6 fields, and a bet has 5", true},
+		{"a rejects file", tenBets("%d,number is too high,Ana,Paz,1,1999-03-17,7\n"), "data.skip drops those that come first (2 in", true},
+		{"four fields", tenBets("Ana Paz,%d,1999-03-17,7\n"), "(4 fields where there should be 5): a bet has first name", true},
 		{"other columns", tenBets("%d,Ana,Paz,7,1999-03-17\n"), "number is not 1 to 5 digits", true},
 		{"empty", "", "has no records", false},
 		{"a mark and blank lines", byteOrderMark + "\r\n\n", "has no records", false},
 		{"spreadsheet", "PK\x03\x04\x14\x00\x06\x00\x08\x00\n,,\"\xff\n", "spreadsheet or another zip file", true},
-		{"old spreadsheet", "\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\x00\x00", "old spreadsheet", true},
 		{"PDF", "%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n", "PDF document: export", true},
-		{"gzip", "\x1f\x8b\x08\x00\x00\n", "gzip -d", true},
 	} {
-		s, err := newSample(&spanReader{file: strings.NewReader(tt.file), agency: 1}, int64(len(tt.file)))
+		s, err := newSample(&spanReader{file: strings.NewReader(tt.file), agency: 1})
 		if err != nil {
 			t.Fatalf("%s: %v", tt.name, err)
 		}

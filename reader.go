@@ -44,13 +44,10 @@ type record struct {
 	text   []byte   // the record's raw text without its final line break
 }
 
-// dropFields drops the first n fields. A record that has no others cannot be a bet, and goes
-// into the rejects file as one that could not be split.
+// dropFields drops the first n fields, or all if there are no more.
 func (r *record) dropFields(n int) {
-	if n > 0 && len(r.fields) > n {
-		r.fields = r.fields[n:]
-	} else if n > 0 {
-		r.fields = nil
+	if n > 0 {
+		r.fields = r.fields[min(n, len(r.fields)):]
 	}
 }
 

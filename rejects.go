@@ -170,9 +170,10 @@ func (r *rejects) holds(rec *record) bool {
 	return r.known[hash%recentRejects] == hash
 }
 
-// recordFields returns a record's fields as the rejects file has them.
+// recordFields returns a record's fields as the rejects file has them. A record of which data.skip
+// left no field goes there as one that could not be split.
 func recordFields(rec *record) [][]byte {
-	if rec.fields == nil {
+	if len(rec.fields) == 0 {
 		return [][]byte{rec.text}
 	}
 	return rec.fields
