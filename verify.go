@@ -93,8 +93,8 @@ func (v *verifier) run() error {
 	case err != nil:
 		return err
 	case v.state.length < v.began:
-		return fmt.Errorf("%s goes on for %d bytes behind byte %d, where snapshot and log end: the log has lost records, "+
-			"or a hand has added rows: %s", v.path, v.began-v.state.length, v.state.length, restoreAdvice)
+		return fmt.Errorf("%s goes on for %d bytes behind byte %d, where snapshot and log end: the log has "+
+			"lost records, or a hand has added rows: %s", v.path, v.began-v.state.length, v.state.length, restoreAdvice)
 	}
 	if err := v.awaitRows(); err != nil {
 		return err
@@ -133,7 +133,7 @@ func (v *verifier) changed() bool {
 func (v *verifier) readLog() error {
 	old, version, err := parseState(v.snapshot)
 	if err == nil && version == 1 {
-		err = errors.New("version 1 says nothing of the bets file's bytes: start the server once, which makes it version 2")
+		err = errors.New("version 1 says nothing of the bets file's bytes: start the server once, it makes it 2")
 	}
 	if err != nil {
 		return fmt.Errorf("%s.state: %w", v.path, err)
@@ -149,8 +149,8 @@ func (v *verifier) readLog() error {
 		case seen > 0 && last >= seen:
 			return nil
 		case seen > 0:
-			return cmp.Or(err, fmt.Errorf("%s.wal.*: record %d is not intact, and record %d is: a power cut leaves that "+
-				"where store.sync is not always, and a start cuts it off: start the server once", v.path, last+1, top))
+			return cmp.Or(err, fmt.Errorf("%s.wal.*: record %d is not intact, and record %d is: a power cut "+
+				"leaves that where store.sync is not always, and a start cuts it off: start the server once", v.path, last+1, top))
 		}
 		seen = top
 	}
@@ -174,8 +174,8 @@ func (v *verifier) replay(version uint32, payload []byte) error {
 	}
 	for i, c := range v.buf[:n] {
 		if c != rec.rows[i] {
-			return fmt.Errorf("its rows are not those of %s, which differs at byte %d: a power cut leaves that, and a start "+
-				"puts it right from the log; if there was none, a disk or a hand has changed a bet", v.path, rec.length+int64(i))
+			return fmt.Errorf("its rows are not those of %s, which differs at byte %d: a power cut leaves that, and a "+
+				"start puts it right; if there was none, a disk or a hand has changed a bet", v.path, rec.length+int64(i))
 		}
 	}
 	v.state.apply(v.state.sequence+1, rec)
@@ -194,8 +194,8 @@ func (v *verifier) awaitRows() error {
 			return fmt.Errorf("%s has %d bytes, and %s.state says that %d were in it: bets that were acknowledged are "+
 				"gone: restore it from a copy", v.path, size, v.path, v.old.length)
 		case looks == verifyLooks:
-			return fmt.Errorf("%s ends at byte %d, and the log has its rows up to byte %d: a crash leaves that, and a start "+
-				"writes them; if there was none, a hand has removed rows", v.path, size, v.state.length)
+			return fmt.Errorf("%s ends at byte %d, and the log has its rows up to byte %d: a crash leaves that, and a "+
+				"start writes them; if there was none, a hand has removed rows", v.path, size, v.state.length)
 		}
 		time.Sleep(v.pause)
 	}
@@ -218,11 +218,11 @@ func (v *verifier) readBets() error {
 	}
 	switch {
 	case got != want:
-		return fmt.Errorf("%s: the CRC-32C of its first %d bytes is %08x, and %s says %08x: a disk or a hand has changed "+
-			"one of them (%s): compare it with a copy", v.path, length, got, by, want, cmp.Or(odd, "every line is a bet"))
+		return fmt.Errorf("%s: the CRC-32C of its first %d bytes is %08x, and %s says %08x: a disk or a hand "+
+			"changed one of them (%s): compare it with a copy", v.path, length, got, by, want, cmp.Or(odd, "every line is a bet"))
 	case odd != "":
-		return fmt.Errorf("%s: %s: its bytes are those that were stored, so another program wrote them before a server "+
-			"adopted the file, or bets.maxNumber was another", v.path, odd)
+		return fmt.Errorf("%s: %s: its bytes are those that were stored, so another program wrote them before a "+
+			"server adopted the file, or bets.maxNumber was another", v.path, odd)
 	case v.rows.rows != v.state.bets:
 		return fmt.Errorf("%s has %d rows, and snapshot and log say that there are %d: they are not of one store",
 			v.path, v.rows.rows, v.state.bets)

@@ -42,7 +42,8 @@ func TestVerifyFlips(t *testing.T) {
 			calls := k.calls
 			got, err := verifyTest(k, testPath)
 			switch {
-			case read && (err == nil || !strings.Contains(err.Error(), testPath) || strings.Contains(err.Error(), "\n")):
+			case read && (err == nil || !strings.Contains(err.Error(), testPath) ||
+				strings.Contains(err.Error(), "\n")):
 				t.Fatalf("%s, byte %d: got %v, want one line that names a file", testPath+name, i, err)
 			case !read && (err != nil || got != want):
 				t.Fatalf("%s, byte %d: got %v and %s, want nothing found: nothing reads it", testPath+name, i, err, got)
@@ -95,16 +96,29 @@ func TestVerifyDamage(t *testing.T) {
 		change func(d *simDisk)
 		want   string
 	}{
-		{"row added", insert("1,a,b,1,1999-01-01,1\r\n", 1), "bets.csv.wal.00: record at byte 4096: its rows are not those of bets.csv, which differs at byte"},
-		{"row added at the end", insert("1,a,b,1,1999-01-01,1\r\n", last), "bets.csv goes on for 22 bytes behind byte"},
-		{"row removed at the end", rows(func(rows []string) []string { return rows[:len(rows)-1] }), "bets.csv ends at byte"},
-		{"all rows removed", rows(func([]string) []string { return nil }), "bets.csv has 0 bytes, and bets.csv.state says"},
-		{"rows swapped", rows(func(rows []string) []string { rows[0], rows[1] = rows[1], rows[0]; return rows }), "bets.csv: the CRC-32C of its first"},
-		{"row changed, no bet", rows(func(rows []string) []string { rows[2] = strings.Repeat("x", len(rows[2])-2) + "\r\n"; return rows }), "changed one of them (line 3 (byte"},
+		{"row added", insert("1,a,b,1,1999-01-01,1\r\n", 1),
+			"bets.csv.wal.00: record at byte 4096: its rows are not those of bets.csv, which differs at byte"},
+		{"row added at the end", insert("1,a,b,1,1999-01-01,1\r\n", last),
+			"bets.csv goes on for 22 bytes behind byte"},
+		{"row removed at the end", rows(func(rows []string) []string { return rows[:len(rows)-1] }),
+			"bets.csv ends at byte"},
+		{"all rows removed", rows(func([]string) []string { return nil }),
+			"bets.csv has 0 bytes, and bets.csv.state says"},
+		{"rows swapped", rows(func(rows []string) []string {
+			rows[0], rows[1] = rows[1], rows[0]
+			return rows
+		}), "bets.csv: the CRC-32C of its first"},
+		{"row changed, no bet", rows(func(rows []string) []string {
+			rows[2] = strings.Repeat("x", len(rows[2])-2) + "\r\n"
+			return rows
+		}), "changed one of them (line 3 (byte"},
 		{"bets file gone", func(d *simDisk) { delete(d.dir, testPath) }, "bets.csv"},
 		{"snapshot gone", func(d *simDisk) { delete(d.dir, testPath+".state") }, "there is no store"},
 		{"segment gone", func(d *simDisk) { delete(d.dir, testPath+".wal.00") }, "bets.csv.wal.01: damaged at byte"},
-		{"log gone", func(d *simDisk) { delete(d.dir, testPath+".wal.00"); delete(d.dir, testPath+".wal.01") }, "bets.csv goes on for"},
+		{"log gone", func(d *simDisk) {
+			delete(d.dir, testPath+".wal.00")
+			delete(d.dir, testPath+".wal.01")
+		}, "bets.csv goes on for"},
 		{"number of rows", func(d *simDisk) {
 			s, _, _ := parseState(d.read(testPath + ".state"))
 			s.bets++
@@ -145,7 +159,7 @@ func TestVerifyAdopted(t *testing.T) {
 		"1,a,b,1,1999-01-01,7\r\r\n":        "line 2",
 		"\r\n" + good:                       "line 3",
 		"1,a,b,1,1999-01-01,7\n":            "the last line does not end in CR LF",
-		"1,\"a\r\nb\",b,1,1999-01-01,7\r\n": "line 2 (byte 33) is no bet that a server accepts: first name has a control",
+		"1,\"a\r\nb\",b,1,1999-01-01,7\r\n": "line 2 (byte 33) is no bet that a server accepts: first name has",
 	} {
 		d := newSimDisk()
 		d.put(testPath, []byte(good+row+good))
@@ -157,7 +171,8 @@ func TestVerifyAdopted(t *testing.T) {
 		if want == "" && err == nil && strings.Contains(printed, "agency: 1 | bets: 3 |") {
 			continue
 		}
-		if want == "" || err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "adopted") {
+		if want == "" || err == nil || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), "adopted") {
 			t.Errorf("%q: got %v and %q, want %q", row, err, printed, want)
 		}
 	}

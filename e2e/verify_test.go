@@ -17,8 +17,8 @@ func (o *office) verify(t *testing.T) string {
 	return out
 }
 
-// TestE2EVerify verifies a store over and over while bets come, and after the draw: the seal is that
-// of the log, and of the file, before and after a restart.
+// TestE2EVerify verifies a store over and over while bets come, and after the draw: the seal is
+// that of the log, and of the file, before and after a restart.
 func TestE2EVerify(t *testing.T) {
 	t.Parallel()
 	samples := func(t *testing.T, dir string) (lots []*lot) {
@@ -66,6 +66,12 @@ func TestE2EVerify(t *testing.T) {
 			}
 			o.stop()
 			o.verify(t)
+			writeFile(t, o.dir, "bets.csv", strings.Replace(o.stored(t), "a", "e", 1))
+			out, errs, status := runProgram(t, o.dir, nil, "-mode=verify")
+			if status != exitFailed || out != "" {
+				t.Errorf("a byte changed: got status %d and %q, want 1 and nothing", status, out)
+			}
+			wantOneLine(t, "standard error", errs, "bets.csv: the CRC-32C of its first", "bets.csv.state")
 		})
 	}
 }
