@@ -60,7 +60,8 @@ func TestCheck(t *testing.T) {
 			"", nil},
 		{"hopeless", strings.Repeat("a;b;c;d;e\n", 3), "bets     0\nbatches  0\nrefused  3\n" +
 			"         1 fields where there should be 5: 3, first in lines 1 2 3\n" +
-			"hint     its fields seem to be separated by semicolons: save it with commas\n", "a client sends nothing", nil},
+			"hint     its fields seem to be separated by semicolons: save it with commas\n",
+			"a client sends nothing", nil},
 	} {
 		got, err := checkText(t, tt.file, tt.change)
 		if got != tt.want {

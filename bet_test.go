@@ -247,3 +247,16 @@ func TestIsLatin(t *testing.T) {
 		t.Error("got a name wrong")
 	}
 }
+
+// TestControls holds checkName to what Unicode says is a control character.
+func TestControls(t *testing.T) {
+	for char := range rune(0x3000) {
+		want := accepted
+		if unicode.IsControl(char) {
+			want = controlLast
+		}
+		if got := checkName([]byte("a"+string(char)), emptyLast); got != want {
+			t.Errorf("%U: got %q, want %q", char, got.reason(), want.reason())
+		}
+	}
+}
