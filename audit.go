@@ -10,10 +10,9 @@ import (
 	"strings"
 )
 
-const (
-	auditLines   = 5   // lines that are named of each reason
-	auditReasons = 100 // reasons that are told apart: a file may give any number of them
-)
+// Of each reason auditLines lines are named, and auditReasons reasons are told apart: a file may
+// give any number of them.
+const auditLines, auditReasons = 5, 100
 
 // An audit is what mode check finds in an agency file. It reads as the client does, makes the
 // client's batches, and has each bet looked at as the server does.
@@ -102,12 +101,8 @@ func (a *audit) look(rec *record, b *Bet, malformed string) {
 // print prints the summary; the reasons of the most records come first.
 func (a *audit) print(out io.Writer, cfg *config, hint string) error {
 	w := bufio.NewWriter(out)
-	fmt.Fprintf(w, "file     %s\nbets     %s\nbatches  %s\n", appendHarmless(nil, cfg.dataFile),
-		countText(uint64(a.bets)), countText(uint64(a.batches)))
-	if most := cfg.loopAmount; most > 0 && most < a.batches {
-		fmt.Fprintf(w, "         a client sends the first %s alone (loop.amount)\n", countText(uint64(most)))
-	}
-	fmt.Fprintf(w, "refused  %s\n", countText(uint64(a.refused)))
+	fmt.Fprintf(w, "file     %s\nbets     %s\nbatches  %s\nrefused  %s\n", appendHarmless(nil, cfg.dataFile),
+		countText(uint64(a.bets)), countText(uint64(a.batches)), countText(uint64(a.refused)))
 	byCount := func(r, s string) int {
 		f, g := a.found[r], a.found[s]
 		return cmp.Or(g.count-f.count, f.lines[0]-g.lines[0])

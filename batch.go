@@ -85,7 +85,7 @@ func (b *batcher) fill(dst *[]byte, head int, s *span) error {
 			if err != nil {
 				return err
 			}
-			if malformed {
+			if malformed != "" {
 				s.malformed++
 				continue
 			}
@@ -100,20 +100,19 @@ func (b *batcher) fill(dst *[]byte, head int, s *span) error {
 	return nil
 }
 
-// read reads the next record into b.bet.
-func (b *batcher) read() (malformed bool, err error) {
-	reason := ""
+// read reads the next record into b.bet, or returns why it is no bet.
+func (b *batcher) read() (malformed string, err error) {
 	b.record, err = b.reader.next()
 	if split, ok := err.(*recordError); ok { // reading goes on behind it
-		reason, err = split.reason, nil
+		malformed, err = split.reason, nil
 	} else if err == nil {
 		b.record.dropFields(b.skip)
-		reason = toBet(b.record.fields, b.agency, &b.bet)
+		malformed = toBet(b.record.fields, b.agency, &b.bet)
 	}
 	if b.seen != nil && err == nil {
-		b.seen(b.record, &b.bet, reason)
+		b.seen(b.record, &b.bet, malformed)
 	}
-	return reason != "", err
+	return malformed, err
 }
 
 // toBet makes a bet of a record's fields; otherwise it returns the reason why

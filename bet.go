@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"strconv"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -102,11 +104,8 @@ func checkName(name []byte, empty refusal) refusal {
 		return accepted
 	case !utf8.Valid(name):
 		return empty + (badFirst - emptyFirst)
-	}
-	for i, c := range name { // of valid UTF-8: a control character over 0x7f is 0xc2 and a byte below 0xa0
-		if c < ' ' || c == 0x7f || c == 0xc2 && name[i+1] < 0xa0 {
-			return empty + (controlFirst - emptyFirst)
-		}
+	case bytes.ContainsFunc(name, unicode.IsControl):
+		return empty + (controlFirst - emptyFirst)
 	}
 	return accepted
 }

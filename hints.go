@@ -11,10 +11,9 @@ import (
 // What a file seems to be that is no agency file, and what is to be done about it: told from how
 // it begins, before a byte of it is sent.
 
-const (
-	sampleHead    = 512 // bytes of the file's start, and of each record, that are looked at
-	sampleRecords = 20  // records that are looked at
-)
+// Of a file sampleRecords records are looked at, and sampleHead bytes of its start and of each of
+// these.
+const sampleRecords, sampleHead = 20, 512
 
 // A sample is how an agency file begins.
 type sample struct {
@@ -37,12 +36,13 @@ func newSample(r *spanReader) (s sample, err error) {
 	if s.head, err = io.ReadAll(io.NewSectionReader(r.file, 0, sampleHead)); err != nil {
 		return s, err
 	}
-	err = r.each(span{line: 1, end: sampleRecords * maxRecord}, func(rec *record, _ int, _ *Bet, malformed string) bool {
+	start := span{line: 1, end: sampleRecords * maxRecord}
+	err = r.each(start, func(rec *record, _ int, _ *Bet, malformed string) bool {
 		if malformed == "" && !utf8.Valid(rec.text) {
 			malformed = notUTF8
 		}
-		text := string(rec.text[:min(len(rec.text), sampleHead)])
-		s.records = append(s.records, sampledRecord{text, len(rec.fields), malformed})
+		text := rec.text[:min(len(rec.text), sampleHead)]
+		s.records = append(s.records, sampledRecord{string(text), len(rec.fields), malformed})
 		return len(s.records) < sampleRecords
 	})
 	return s, err
