@@ -150,7 +150,7 @@ func (v *verifier) readLog() error {
 			return nil
 		case seen > 0:
 			return cmp.Or(err, fmt.Errorf("%s.wal.*: record %d is not intact, and record %d is: a power cut "+
-				"leaves that where store.sync is not always, and a start cuts it off: start the server once", v.path, last+1, top))
+				"leaves that where store.sync is not always: start the server once, it cuts it off", v.path, last+1, top))
 		}
 		seen = top
 	}
@@ -175,7 +175,7 @@ func (v *verifier) replay(version uint32, payload []byte) error {
 	for i, c := range v.buf[:n] {
 		if c != rec.rows[i] {
 			return fmt.Errorf("its rows are not those of %s, which differs at byte %d: a power cut leaves that, and a "+
-				"start puts it right; if there was none, a disk or a hand has changed a bet", v.path, rec.length+int64(i))
+				"start puts it right; if there was none, a disk or a hand changed a bet", v.path, rec.length+int64(i))
 		}
 	}
 	v.state.apply(v.state.sequence+1, rec)
@@ -219,7 +219,8 @@ func (v *verifier) readBets() error {
 	switch {
 	case got != want:
 		return fmt.Errorf("%s: the CRC-32C of its first %d bytes is %08x, and %s says %08x: a disk or a hand "+
-			"changed one of them (%s): compare it with a copy", v.path, length, got, by, want, cmp.Or(odd, "every line is a bet"))
+			"changed one of them (%s): compare it with a copy",
+			v.path, length, got, by, want, cmp.Or(odd, "every line is a bet"))
 	case odd != "":
 		return fmt.Errorf("%s: %s: its bytes are those that were stored, so another program wrote them before a "+
 			"server adopted the file, or bets.maxNumber was another", v.path, odd)
