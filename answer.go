@@ -14,8 +14,6 @@ const (
 	maxOwed = 128 << 10
 	// outMax is how many bytes of answers are gathered for one write.
 	outMax = 16 << 10
-	// outIdle is how many bytes a connection's buffer for answers keeps while nothing is owed.
-	outIdle = 1 << 10
 )
 
 // unavailableStatus is the status of every ACK 5.
@@ -90,6 +88,7 @@ type answerQueue struct {
 	last    *answer
 	bytes   int  // that the answers take
 	closed  bool // nothing more is owed
+	idle    bool // nothing has come for a while: memory may be let go
 }
 
 // newAnswerQueue returns an empty queue.
@@ -145,14 +144,27 @@ func (q *answerQueue) remove() {
 	q.changed.Signal()
 }
 
-// wait waits until something is owed, and reports false if nothing will be.
-func (q *answerQueue) wait() bool {
+// wait waits until something is owed, and reports false if nothing will be. It calls idle
+// when the connection is.
+func (q *answerQueue) wait(idle func()) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for q.first == nil && !q.closed {
+		if q.idle {
+			idle()
+			q.idle = false
+		}
 		q.changed.Wait()
 	}
 	return q.first != nil
+}
+
+// rest says that the connection is idle.
+func (q *answerQueue) rest() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.idle = true
+	q.changed.Signal()
 }
 
 // An answerer sends a connection's answers, each once its group is done. Those that are
@@ -176,6 +188,7 @@ type answerer struct {
 // run sends what is owed until the queue is closed and empty.
 func (a *answerer) run() {
 	defer close(a.ended)
+	defer a.rest()
 	for {
 		ans := a.queue.peek()
 		if ans != nil {
@@ -184,15 +197,14 @@ func (a *answerer) run() {
 			continue
 		}
 		a.flush()
-		if cap(a.out) > outIdle {
-			a.out = nil
-		}
-		a.lines.shrink(outIdle)
-		if !a.queue.wait() {
+		if !a.queue.wait(a.rest) {
 			return
 		}
 	}
 }
+
+// rest lets go of the memory that an idle connection does not need.
+func (a *answerer) rest() { a.out, a.lines.lines = nil, nil }
 
 // send waits until an answer is ready and puts it into out. What is in out leaves before it
 // waits.

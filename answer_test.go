@@ -108,7 +108,7 @@ func TestQueueBoundsBytes(t *testing.T) {
 		}()
 		<-q.hurry // full: nobody waits for the draw any more
 		taken := 0
-		for q.wait() {
+		for q.wait(func() {}) {
 			q.mu.Lock()
 			if q.bytes > most {
 				t.Fatalf("statuses of %d: got %d bytes owed, want %d at most", len(status), q.bytes, most)

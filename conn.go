@@ -400,6 +400,7 @@ func (c *serverConn) overdue() error {
 		return io.EOF
 	case c.large != nil:
 		c.releaseBuffer()
+		c.answerer.queue.rest()
 		return nil
 	case c.answerer.queue.peek() != nil:
 		return nil // it waits for the draw

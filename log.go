@@ -109,6 +109,8 @@ const (
 	logDelay = time.Millisecond
 	// logQueue is how many writes wait for standard output. Each is a line, or a burst.
 	logQueue = 64
+	// writeMax is how many bytes of lines are enough for a write.
+	writeMax = 32 << 10
 	// burstMax is how many bytes of lines a burst gathers for one write.
 	burstMax = 4 << 10
 )
@@ -123,7 +125,8 @@ const (
 type lineWriter struct {
 	out     io.Writer
 	errors  io.Writer // where it is said that lines are dropped
-	queue   chan []byte
+	queue   chan *[]byte
+	spare   sync.Pool                // of *[]byte: memory for lines that will wait
 	waiting atomic.Int64             // writes that are in the queue or under way
 	bar     atomic.Pointer[progress] // shares the terminal and steps aside for a line; nil: there is none
 	stuck   atomic.Bool              // nobody has found room in the queue for logPatience: nobody waits for it any more
@@ -133,7 +136,8 @@ type lineWriter struct {
 
 // newLineWriter returns a writer of lines to out.
 func newLineWriter(out, errors io.Writer) *lineWriter {
-	w := &lineWriter{out: out, errors: errors, queue: make(chan []byte, logQueue)}
+	w := &lineWriter{out: out, errors: errors, queue: make(chan *[]byte, logQueue)}
+	w.spare.New = func() any { return new([]byte) }
 	go w.writeLoop()
 	return w
 }
@@ -141,13 +145,17 @@ func newLineWriter(out, errors io.Writer) *lineWriter {
 // writeLoop writes what comes into the queue. It waits a little for more: a wake and a write
 // for each burst cost 7 % of the server.
 func (w *lineWriter) writeLoop() {
-	for lines := range w.queue {
+	var lines []byte
+	for first := range w.queue {
 		time.Sleep(logDelay)
+		lines = append(lines[:0], *first...)
+		w.spare.Put(first)
 		taken := 1
-		for more := true; more && taken < logQueue; {
+		for more := true; more && len(lines) < writeMax; {
 			select {
 			case next := <-w.queue:
-				lines = append(lines, next...)
+				lines = append(lines, *next...)
+				w.spare.Put(next)
 				taken++
 			default:
 				more = false
@@ -162,7 +170,8 @@ func (w *lineWriter) writeLoop() {
 // waits, but for no longer than logPatience.
 func (w *lineWriter) Write(lines []byte) (int, error) {
 	w.waiting.Add(1)
-	queued := bytes.Clone(lines)
+	queued := w.spare.Get().(*[]byte)
+	*queued = append((*queued)[:0], lines...)
 	select {
 	case w.queue <- queued:
 		return len(lines), nil
@@ -328,13 +337,6 @@ func (b *burst) flush() {
 	if len(b.lines) > 0 {
 		b.out.Write(b.lines) // a log that cannot be written has nobody to tell
 		b.lines = b.lines[:0]
-	}
-}
-
-// shrink lets go of the memory for lines that are not gathered now, if it is more than keep bytes.
-func (b *burst) shrink(keep int) {
-	if cap(b.lines) > keep {
-		b.lines = nil
 	}
 }
 
