@@ -108,18 +108,15 @@ func (s sample) hintOfRecords() string {
 	same := len(rest) > 0 && !slices.ContainsFunc(rest, func(r sampledRecord) bool { return r.reason != first.reason })
 	switch {
 	case same && first.fields > agencyFields:
-		return fmt.Sprintf("its records have %d fields, and a bet has %d (%s): leave the others out; "+
-			"data.skip drops those that come first (2 in a rejects file)", first.fields, agencyFields, betFields)
+		return fmt.Sprintf("its records have %d fields, and a bet has %d: leave the others out; "+
+			"data.skip drops those that come first (2 in a rejects file)", first.fields, agencyFields)
 	case slices.ContainsFunc(s.records, func(r sampledRecord) bool { return r.reason == notUTF8 }):
 		return windows1252
 	case same && first.reason != "":
-		return fmt.Sprintf("its first records are all malformed (%s): a bet has %s", first.reason, betFields)
+		return "its first records are all malformed: " + first.reason + " (name, last name, document, birthdate, number)"
 	}
 	return ""
 }
-
-// betFields names the fields of a record.
-const betFields = "first name, last name, document, birthdate, number"
 
 // mostly reports whether most records are no bets and so. There may be a title before them.
 func (s sample) mostly(so func(sampledRecord) bool) bool {
