@@ -150,7 +150,7 @@ func (v *verifier) readLog() error {
 			return nil
 		case seen > 0:
 			return cmp.Or(err, fmt.Errorf("%s.wal.*: record %d is not intact, and record %d is: a power cut "+
-				"leaves that where store.sync is not always: start the server once, it cuts it off", v.path, last+1, top))
+				"leaves that where store.sync is not always: a start cuts it off", v.path, last+1, top))
 		}
 		seen = top
 	}
