@@ -113,7 +113,8 @@ func (s sample) hintOfRecords() string {
 	case slices.ContainsFunc(s.records, func(r sampledRecord) bool { return r.reason == notUTF8 }):
 		return windows1252
 	case same && first.reason != "":
-		return "its first records are all malformed: " + first.reason + " (name, last name, document, birthdate, number)"
+		return "its first records are all malformed: " + first.reason +
+			" (first name, last name, document, birthdate, number)"
 	}
 	return ""
 }
