@@ -183,7 +183,8 @@ func TestSendWinners(t *testing.T) {
 				tt.count, counts, len(got), tt.want, len(packed))
 		}
 		if conn.longest > outMax+maxMessage {
-			t.Errorf("%d documents: got a write of %d bytes, want %d at most", tt.count, conn.longest, outMax+maxMessage)
+			t.Errorf("%d documents: got a write of %d bytes, want "+
+				"%d at most", tt.count, conn.longest, outMax+maxMessage)
 		}
 	}
 }

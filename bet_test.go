@@ -234,7 +234,8 @@ func TestAppendQuoted(t *testing.T) {
 	}
 }
 
-// TestIsLatin holds the quick look at names to the rules: for all pairs of bytes, wherever one may end.
+// TestIsLatin holds the quick look at names to the rules: for all pairs of bytes, wherever one
+// may end.
 func TestIsLatin(t *testing.T) {
 	for pair := range 1 << 16 {
 		for _, name := range [][]byte{{byte(pair >> 8), byte(pair)}, {0xc3, byte(pair >> 8), byte(pair)}} {

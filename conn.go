@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	// idleBuffer is all that a connection has while nothing comes: 1,000 idle ones must cost little.
+	// idleBuffer is all that a connection has while nothing comes: 1,000 idle ones must cost
+	// little.
 	idleBuffer = 256
 	// idleAfter is how long a connection keeps its large buffer after the last message.
 	idleAfter = time.Second
@@ -193,7 +194,8 @@ func (c *serverConn) handle() (size int, err error) {
 	}
 	switch m[0] {
 	case tlsHandshake:
-		return 0, protocolErrorf("a client that speaks TLS, which this server does not: set tls.cert and tls.known there")
+		return 0, protocolErrorf("a client that speaks TLS, which this server does not: set tls.cert and " +
+			"tls.known there")
 	case opBet:
 		return c.handleBet(m)
 	case opBatch:

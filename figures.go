@@ -353,8 +353,8 @@ func (w *watch) betFigures(a *agencyFigures, now time.Time) {
 	}
 }
 
-// state says how the agency does. A client without HELLO comes with a new connection for each batch,
-// so a short absence is none.
+// state says how the agency does. A client without HELLO comes with a new connection for each
+// batch, so a short absence is none.
 func (a *agencyFigures) state(now time.Time, draw bool) agencyState {
 	switch here := a.Connected > 0; {
 	case !here && (a.Finished || !draw && !a.Verified.IsZero()):

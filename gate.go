@@ -83,7 +83,8 @@ func loadGate(cfg *config, log *slog.Logger) (func(net.Listener) net.Listener, e
 	case cfg.tlsCert == "":
 		return func(l net.Listener) net.Listener { return l }, nil
 	case cfg.tlsKnown == "":
-		return nil, usageErrorf("tls.cert: is set without tls.known, the file of the keys to let in: takes both, or neither")
+		return nil, usageErrorf("tls.cert: is set without tls.known, the file of the keys to let in: takes " +
+			"both, or neither")
 	}
 	keys, err := loadKeyFile(cfg.tlsCert)
 	if err != nil {

@@ -157,7 +157,8 @@ func parseKey(block *pem.Block) (*ecdsa.PrivateKey, error) {
 		return ec, nil
 	}
 	kind, _, _ := strings.Cut(strings.TrimPrefix(fmt.Sprintf("%T", key), "*"), ".")
-	return nil, fmt.Errorf("its private key is of another kind (%s): takes ECDSA on P-256, as -mode=keys makes it", kind)
+	return nil, fmt.Errorf("its private key is of another kind (%s): takes ECDSA on P-256, as -mode=keys "+
+		"makes it", kind)
 }
 
 // readKnown reads the file of known keys: whose each one is. Whoever may write to it lets
@@ -236,7 +237,8 @@ type keyMaker struct {
 // agencies 1 to N, with -id one key more of an agency. It prints the lines of known.
 func runKeys(cfg *config, lines, notes io.Writer) error {
 	if cfg.agencies == 0 && cfg.id == 0 {
-		return usageErrorf("-mode=keys: takes -agencies=N (keys of a server, and of agencies 1 to N) or -id=N (one more)")
+		return usageErrorf("-mode=keys: takes -agencies=N (keys of a server, and of agencies 1 to N) or -id=N " +
+			"(one more)")
 	}
 	if err := os.MkdirAll(keysDir, 0o700); err != nil {
 		return err
@@ -297,7 +299,8 @@ func (m *keyMaker) openServers(make bool) (err error) {
 func (m *keyMaker) openKnown(make bool) error {
 	name := filepath.Join(keysDir, "known")
 	if make {
-		err := write(name, os.O_EXCL, []byte("# The keys that are let in, a line each. To withdraw one delete its line.\n"))
+		err := write(name, os.O_EXCL, []byte("# The keys that are let in, a line each. To withdraw one delete "+
+			"its line.\n"))
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
@@ -341,7 +344,8 @@ func (m *keyMaker) makeAgency(agency uint8) error {
 				return err
 			}
 		} else {
-			fmt.Fprintf(m.notes, "send this line to the office, for its known; append the office's servers.crt to %s\n", path)
+			fmt.Fprintf(m.notes, "send this line to the office, for its known; append the office's "+
+				"servers.crt to %s\n", path)
 		}
 		_, err = io.WriteString(m.lines, line)
 		return err

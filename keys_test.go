@@ -30,7 +30,8 @@ const (
 func TestKnown(t *testing.T) {
 	for _, test := range []struct{ text, want string }{
 		{"agency-7 " + someKey + " 2026-11-24\n", ""},
-		{"# a comment\r\n\r\n  agency-255\t" + someKey + " 1970-01-01 # theirs\r\nagency-255 " + otherKey + " 2026-11-24", ""},
+		{"# a comment\r\n\r\n  " +
+			"agency-255\t" + someKey + " 1970-01-01 # theirs\r\nagency-255 " + otherKey + " 2026-11-24", ""},
 		{"# nobody\n", ""},
 		{"", "is empty"},
 		{"\n \n", "is empty"},
@@ -46,7 +47,8 @@ func TestKnown(t *testing.T) {
 		{"agency-7 " + someKey[:49] + "l= 2026-11-24", "44 characters"}, // another spelling of the same bytes
 		{"agency-7 " + someKey + " 2026-11-2", "a date"},
 		{"agency-7 " + someKey + " 2026-02-30", "a date"},
-		{"agency-7 " + someKey + " 2026-11-24\nagency-8 " + someKey + " 2026-11-24", "line 2: the key stands above already, as agency 7's"},
+		{"agency-7 " + someKey + " 2026-11-24\nagency-8 " + someKey + " 2026-11-24", "line 2: the key stands " +
+			"above already, as agency 7's"},
 	} {
 		_, err := parseKnown([]byte(test.text))
 		if got := fmt.Sprint(err); test.want == "" && err != nil || !strings.Contains(got, test.want) {
@@ -122,7 +124,8 @@ func TestKeyFile(t *testing.T) {
 	for _, test := range []struct{ name, text, want string }{
 		{"as it was made", one, ""},
 		{"certificates first", certs + key, ""},
-		{"as openssl ecparam makes it", "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n" +
+		{"as openssl ecparam makes it", "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC " +
+			"PARAMETERS-----\n" +
 			block("EC PRIVATE KEY", sec1, err) + certs, ""},
 		{"nothing", "", "holds no private key"},
 		{"certificates alone", certs, "holds no private key"},

@@ -194,7 +194,8 @@ func TestRetryNext(t *testing.T) {
 	}{
 		{"closed after an answer", context.Background(), 0, true, time.Now(), errEnded, ""},
 		{"closed without", context.Background(), 0, false, time.Now(), errEnded, "gave up after 0s (retry.timeout)"},
-		{"refused", context.Background(), 0, true, time.Now(), refused, "server test:1: dial: connection refused: gave up"},
+		{"refused", context.Background(), 0, true, time.Now(), refused, "server test:1: dial: connection " +
+			"refused: gave up"},
 		{"refused, long after life", context.Background(), time.Minute, true, hour, refused, ""},
 		{"refused, long after any", context.Background(), time.Minute, false, hour, refused, "gave up"},
 		{"refused, in time", context.Background(), time.Minute, false, time.Now(), refused, ""},

@@ -107,7 +107,8 @@ func appendMetrics(dst []byte, r *report, c *counts) []byte {
 func (m *metricsText) intake(r *report, c *counts) {
 	m.single("tp0_available", "1 while bets are taken, 0 while not.", truth(r.Taking))
 	m.single("tp0_recovery_duration_seconds", "What the recovery of the store took at the start.", r.Program.Recovery)
-	m.family("tp0_bets_stored_total", "Bets stored since the start, by agency; 0: batches with bets of several agencies.")
+	m.family("tp0_bets_stored_total", "Bets stored since the start, by agency; 0: batches with bets of several "+
+		"agencies.")
 	for agency := range c.agencies {
 		if n := c.agencies[agency].stored.Load(); n > 0 {
 			m.sample(float64(n), "agency", strconv.Itoa(agency))
@@ -172,7 +173,8 @@ func (m *metricsText) agencies(r *report) {
 	for _, a := range r.Agencies {
 		m.sample(truth(a.State == agencyDown), "agency", strconv.Itoa(int(a.Agency)))
 	}
-	m.family("tp0_agency_last_bet_timestamp_seconds", "When a bet of the agency was last stored, in seconds since 1970.")
+	m.family("tp0_agency_last_bet_timestamp_seconds", "When a bet of the agency was last stored, in seconds "+
+		"since 1970.")
 	for _, a := range r.Agencies {
 		if !a.Last.IsZero() {
 			m.sample(float64(a.Last.UnixMilli())/1000, "agency", strconv.Itoa(int(a.Agency)))

@@ -31,7 +31,8 @@ var (
 	metricLabel  = regexp.MustCompile(`^([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\\\|\\"|\\n)*)"(,|$)`)
 )
 
-// parseMetrics reads metrics by the grammar. A family is a HELP, a TYPE and all its samples, together and once.
+// parseMetrics reads metrics by the grammar. A family is a HELP, a TYPE and all its samples,
+// together and once.
 func parseMetrics(text string) (map[string]*metricFamily, error) {
 	families := map[string]*metricFamily{}
 	if !strings.HasSuffix(text, "\n") {
@@ -112,7 +113,8 @@ func checkHistogram(t *testing.T, name string, f *metricFamily) {
 	}
 }
 
-// TestMetrics reads the metrics of each scene by the format's grammar, and with promtool where there is one.
+// TestMetrics reads the metrics of each scene by the format's grammar, and with promtool where
+// there is one.
 func TestMetrics(t *testing.T) {
 	for _, scene := range scenes {
 		f := newFakeOffice()

@@ -207,7 +207,8 @@ func splitRows(data []byte) (rows []string, err error) {
 // verify checks what a store has of source k.
 func (src *oracleSource) verify(k int, at mark, rows []string) error {
 	if at.Records < src.answered || at.Records > src.submitted {
-		return fmt.Errorf("records: got %d, want %d that were answered to %d that were submitted", at.Records, src.answered, src.submitted)
+		return fmt.Errorf("records: got %d, want %d that were answered to %d that were "+
+			"submitted", at.Records, src.answered, src.submitted)
 	}
 	var want []byte
 	var reached Resume
@@ -246,7 +247,8 @@ func (o *oracle) verifyAnonymous(rows []string) error {
 			want = string(bytes.TrimSpace(anonymousBet(i).rows))
 		}
 		if row != want {
-			return fmt.Errorf("row of a BET without HELLO: got %q after number %d of %d, want %q", row, last, o.anonymous, want)
+			return fmt.Errorf("row of a BET without HELLO: got %q after number %d of "+
+				"%d, want %q", row, last, o.anonymous, want)
 		}
 		if len(answered) > 0 && answered[0] == i {
 			answered = answered[1:]
@@ -298,11 +300,12 @@ func (w *workload) hello(k int) error {
 		return err
 	}
 	if src := w.o.sources[k]; at.Records < src.answered || at.Records > src.submitted {
-		return fmt.Errorf("RESUME of source %d: got %d records, want %d to %d", k+1, at.Records, src.answered, src.submitted)
+		return fmt.Errorf("RESUME of source %d: got %d records, want "+
+			"%d to %d", k+1, at.Records, src.answered, src.submitted)
 	}
 	w.note(func() {
-		// The store takes bets, so what it has refused is taken back: nothing of it may be stored but
-		// what is sent again, in whatever groups.
+		// The store takes bets, so what it has refused is taken back: nothing of it may be
+		// stored but what is sent again, in whatever groups.
 		w.o.sources[k].submitted = at.Records
 		maps.DeleteFunc(w.o.groups, func(g *group, _ []oraclePart) bool { return g.hasFailed() })
 	})

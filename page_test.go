@@ -22,7 +22,8 @@ import (
 	"time"
 )
 
-// templateNames returns the names that the page asks for: of texts, and of lists with the names in them.
+// templateNames returns the names that the page asks for: of texts, and of lists with the names
+// in them.
 func templateNames(text string) (names map[string]bool, lists map[string]map[string]bool) {
 	names, lists = map[string]bool{}, map[string]map[string]bool{}
 	list := regexp.MustCompile(`(?s)\{\{#(\w+)\}\}(.*?)\{\{/(\w+)\}\}`)
@@ -35,7 +36,8 @@ func templateNames(text string) (names map[string]bool, lists map[string]map[str
 	return names, lists
 }
 
-// TestPageNames has each name of the page filled in, and each figure for the page shown, over all scenes.
+// TestPageNames has each name of the page filled in, and each figure for the page shown, over
+// all scenes.
 func TestPageNames(t *testing.T) {
 	if len(page) > 40<<10 {
 		t.Errorf("the page has %d bytes, want 40 KB at most", len(page))
@@ -146,8 +148,9 @@ func browser(t *testing.T, url string, args ...string) string {
 	return out.String()
 }
 
-// TestPageInBrowser opens the page in a real browser, which keeps to the Content-Security-Policy: its style must count, its script must
-// run, and find out by itself what has changed and that the server is gone.
+// TestPageInBrowser opens the page in a real browser, which keeps to the
+// Content-Security-Policy: its style must count, its script must run, and find out by itself
+// what has changed and that the server is gone.
 func TestPageInBrowser(t *testing.T) {
 	f := newFakeOffice()
 	var asked atomic.Int32
@@ -187,7 +190,8 @@ func TestPageWithoutScripts(t *testing.T) {
 	}
 }
 
-// TestScreenshots has each scene drawn at two widths, light and dark, and with large type, into the folder SCREENSHOTS.
+// TestScreenshots has each scene drawn at two widths, light and dark, and with large type, into
+// the folder SCREENSHOTS.
 func TestScreenshots(t *testing.T) {
 	dir := os.Getenv("SCREENSHOTS")
 	if dir == "" {
@@ -207,7 +211,8 @@ func TestScreenshots(t *testing.T) {
 	}
 }
 
-// TestScreenshot draws the page for the README into the file SCREENSHOT, which is small: it has as many colours as a palette.
+// TestScreenshot draws the page for the README into the file SCREENSHOT, which is small: it has
+// as many colours as a palette.
 func TestScreenshot(t *testing.T) {
 	file := os.Getenv("SCREENSHOT")
 	if file == "" {

@@ -12,7 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// The messages. Integers are big-endian; a string is a u16 length in bytes, then that many bytes of UTF-8.
+// The messages. Integers are big-endian; a string is a u16 length in bytes, then that many
+// bytes of UTF-8.
 //
 //	BET     1  u8 agency, string first name, string last name, string document, string birthdate, u16 number
 //	ACK     2  u8 response, string status
@@ -22,7 +23,8 @@ import (
 //	HELLO   6  u8 version, u8 agency, string source
 //	RESUME  7  u64 records, u32 crc
 //
-// docs/protocol.md is the same for someone who writes another client. These constants are on the wire: never renumber.
+// docs/protocol.md is the same for someone who writes another client. These constants are on
+// the wire: never renumber.
 const (
 	opBet     = 1
 	opAck     = 2
@@ -56,7 +58,8 @@ const (
 
 // Limits and fixed sizes, in bytes.
 const (
-	// maxMessage is the longest message with its op byte that a server takes, and the longest ACK that it gives.
+	// maxMessage is the longest message with its op byte that a server takes, and the longest
+	// ACK that it gives.
 	maxMessage = 8192
 	// batchHead is the op byte and the count of a BATCH.
 	batchHead = 3
@@ -70,11 +73,13 @@ const (
 	maxReply = 66 << 10
 	// helloVersion is the only version of HELLO there is.
 	helloVersion = 1
-	// maxWinners is how many documents one WINNERS holds; a list that is longer goes on in another WINNERS.
+	// maxWinners is how many documents one WINNERS holds; a list that is longer goes on in
+	// another WINNERS.
 	maxWinners = 65535
 )
 
-// castagnoli is the polynomial of RESUME's CRC and of all that is on disk: the one that processors compute by themselves.
+// castagnoli is the polynomial of RESUME's CRC and of all that is on disk: the one that
+// processors compute by themselves.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // errShort says that a message goes on after the bytes that are there: read more and parse again.
@@ -101,7 +106,8 @@ func peerErrorf(format string, args ...any) error {
 	return &peerError{fmt.Sprintf(format, args...)}
 }
 
-// A framer cuts the bytes of a connection into messages. It owns its buffer; what unread returns is valid until the next fill or discard.
+// A framer cuts the bytes of a connection into messages. It owns its buffer; what unread
+// returns is valid until the next fill or discard.
 type framer struct {
 	src  io.Reader
 	buf  []byte // buf[r:w] is read from src but not yet consumed
@@ -119,8 +125,9 @@ func (f *framer) discard(n int) {
 	}
 }
 
-// fill reads once more, after what is there. It moves the rest of the buffer to its front only when the room behind it would not take a whole message.
-// It fails with io.ErrShortBuffer if the buffer is full of one message that goes on.
+// fill reads once more, after what is there. It moves the rest of the buffer to its front only
+// when the room behind it would not take a whole message. It fails with io.ErrShortBuffer if
+// the buffer is full of one message that goes on.
 func (f *framer) fill() error {
 	if len(f.buf)-f.r < maxMessage || f.w == len(f.buf) {
 		f.w = copy(f.buf, f.buf[f.r:f.w])
@@ -137,8 +144,9 @@ func (f *framer) fill() error {
 	return err
 }
 
-// parseString reads a string of the message m at offset at. It fails with errShort if the message goes on, with a protocolError if the string runs past the
-// longest message, whether its bytes have come or not.
+// parseString reads a string of the message m at offset at. It fails with errShort if the
+// message goes on, with a protocolError if the string runs past the longest message, whether
+// its bytes have come or not.
 func parseString(m []byte, at int) (s []byte, next int, err error) {
 	if at+2 > len(m) {
 		return nil, 0, shortOrLong(at + 2)
@@ -178,7 +186,8 @@ func parseBet(m []byte, at int, b *Bet) (next int, err error) {
 	return next + 2, nil
 }
 
-// parseBatchHead reads the head of the BATCH m: how many bets follow. A count that cannot fit is refused here, before any bet has come.
+// parseBatchHead reads the head of the BATCH m: how many bets follow. A count that cannot fit
+// is refused here, before any bet has come.
 func parseBatchHead(m []byte) (count int, err error) {
 	if len(m) < batchHead {
 		return 0, errShort
@@ -270,7 +279,8 @@ func parseAck(m []byte) (a Ack, size int, err error) {
 	return a, size, err
 }
 
-// parseLongString reads a string that may be as long as its length says, as other servers may send it: at most 65,535 bytes.
+// parseLongString reads a string that may be as long as its length says, as other servers may
+// send it: at most 65,535 bytes.
 func parseLongString(m []byte, at int) (s []byte, next int, err error) {
 	if at+2 > len(m) {
 		return nil, 0, errShort
@@ -282,7 +292,8 @@ func parseLongString(m []byte, at int) (s []byte, next int, err error) {
 	return m[at+2 : next], next, nil
 }
 
-// A Resume is a RESUME: how many bets of a source the server has decided on, and the CRC-32C of their BET messages in order.
+// A Resume is a RESUME: how many bets of a source the server has decided on, and the CRC-32C of
+// their BET messages in order.
 type Resume struct {
 	Records uint64
 	CRC     uint32
@@ -339,8 +350,9 @@ func appendBet(dst []byte, b *Bet) []byte {
 // putSlack is the room that put needs behind what it puts.
 const putSlack = 16
 
-// put copies s to dst[at:] and returns where it ends. A short s is copied as putSlack bytes, with whatever stands behind it in its buffer, and what comes next
-// overwrites the rest: that has no branch on the length and no call. Measured, a bet takes 0.8 of the time.
+// put copies s to dst[at:] and returns where it ends. A short s is copied as putSlack bytes,
+// with whatever stands behind it in its buffer, and what comes next overwrites the rest: that
+// has no branch on the length and no call. Measured, a bet takes 0.8 of the time.
 func put(dst []byte, at int, s []byte) (end int) {
 	if len(s) <= putSlack && cap(s) >= putSlack {
 		*(*[putSlack]byte)(dst[at:]) = [putSlack]byte(s[:putSlack])
@@ -404,7 +416,8 @@ type refusedBet struct {
 	why      refusal
 }
 
-// refusedStatus returns the status of an ACK 1: `#P REASON; #P REASON…`. If the reasons do not fit, each is given in its short form.
+// refusedStatus returns the status of an ACK 1: `#P REASON; #P REASON…`. If the reasons do not
+// fit, each is given in its short form.
 func refusedStatus(refused []refusedBet) string {
 	text := func(short bool) []byte {
 		var dst []byte
@@ -428,7 +441,8 @@ func refusedStatus(refused []refusedBet) string {
 	return string(status)
 }
 
-// parseRefused reads one entry of the status of an ACK 1, `#P REASON`, and returns what follows it. The position is 0 if there is no entry in the form of the protocol.
+// parseRefused reads one entry of the status of an ACK 1, `#P REASON`, and returns what follows
+// it. The position is 0 if there is no entry in the form of the protocol.
 func parseRefused(status string) (position int, reason, rest string) {
 	if len(status) == 0 || status[0] != '#' {
 		return 0, "", ""

@@ -8,8 +8,9 @@ import (
 	"testing"
 )
 
-// FuzzMessages: what parses encodes to the same bytes, so no message has two spellings; a message depends on its own bytes alone; and 8,192 bytes decide on
-// everything that a server takes.
+// FuzzMessages: what parses encodes to the same bytes, so no message has two spellings; a
+// message depends on its own bytes alone; and 8,192 bytes decide on everything that a server
+// takes.
 func FuzzMessages(f *testing.F) {
 	for _, tt := range goldenMessages {
 		f.Add(wireHex(f, tt.hex))
@@ -55,7 +56,8 @@ func refusedAgain(t *testing.T, status string) (positions []int, texts []string)
 			t.Fatalf("parseRefused(%q) left %q: it would never end", rest, next)
 		}
 		if position < 0 || position == 0 && (reason != "" || next != "") {
-			t.Fatalf("parseRefused(%q): got %d, %q, %q, want a position from 1, or nothing", rest, position, reason, next)
+			t.Fatalf("parseRefused(%q): got %d, %q, %q, want a position from 1, "+
+				"or nothing", rest, position, reason, next)
 		}
 		if rest = next; position > 0 {
 			positions, texts = append(positions, position), append(texts, reason)
@@ -81,7 +83,8 @@ func TestRefusedStatus(t *testing.T) {
 	}
 }
 
-// checkRefused checks the status of n refusals at the last positions of most; a refusal that there is none of stands for random ones.
+// checkRefused checks the status of n refusals at the last positions of most; a refusal that
+// there is none of stands for random ones.
 func checkRefused(t *testing.T, rnd *rand.Rand, why refusal, n, most int) {
 	t.Helper()
 	var refused []refusedBet
@@ -104,12 +107,14 @@ func checkRefused(t *testing.T, rnd *rand.Rand, why refusal, n, most int) {
 		t.Fatalf("%d of refusal %d: got %.80q…, want %.80q…", n, why, status, want)
 	}
 	if m := appendAck(nil, ackRefused, status); len(m) > maxMessage || len(m) != 4+len(status) {
-		t.Fatalf("%d of refusal %d: got an ACK of %d bytes for a status of %d, want it whole in %d", n, why, len(m), len(status), maxMessage)
+		t.Fatalf("%d of refusal %d: got an ACK of %d bytes for a status of %d, want it "+
+			"whole in %d", n, why, len(m), len(status), maxMessage)
 	}
 	positions, texts := refusedAgain(t, status)
 	for i, r := range refused {
 		if i >= len(positions) || positions[i] != r.position || texts[i] != reasons[r.why].long && texts[i] != reasons[r.why].short {
-			t.Fatalf("%d of refusal %d: parsed: got %d entries, entry %d wrong, want %d %q", n, why, len(positions), i, r.position, r.why.reason())
+			t.Fatalf("%d of refusal %d: parsed: got %d entries, entry %d wrong, "+
+				"want %d %q", n, why, len(positions), i, r.position, r.why.reason())
 		}
 	}
 }
@@ -117,7 +122,8 @@ func checkRefused(t *testing.T, rnd *rand.Rand, why refusal, n, most int) {
 func TestReasons(t *testing.T) {
 	for why, r := range reasons {
 		if why > 0 && (r.long == "" || r.short == "" || len(r.short) > 5) || strings.Contains(r.long+r.short, ";") {
-			t.Errorf("refusal %d: got %q, %q, want texts without a semicolon, the short one of at most 5 bytes", why, r.long, r.short)
+			t.Errorf("refusal %d: got %q, %q, want texts without a semicolon, the short one of at "+
+				"most 5 bytes", why, r.long, r.short)
 		}
 	}
 }
@@ -138,12 +144,14 @@ func TestParseRefused(t *testing.T) {
 	for _, tt := range tests {
 		position, reason, rest := parseRefused(tt.status)
 		if position != tt.position || reason != tt.reason || rest != tt.rest {
-			t.Errorf("%q: got %d, %q, %q, want %d, %q, %q", tt.status, position, reason, rest, tt.position, tt.reason, tt.rest)
+			t.Errorf("%q: got %d, %q, %q, want "+
+				"%d, %q, %q", tt.status, position, reason, rest, tt.position, tt.reason, tt.rest)
 		}
 	}
 }
 
-// FuzzRefused: any status of any server is read to its end; what is in the form of the protocol is read as it was meant.
+// FuzzRefused: any status of any server is read to its end; what is in the form of the protocol
+// is read as it was meant.
 func FuzzRefused(f *testing.F) {
 	f.Add("#1 x; #2 y", uint16(682), "date")
 	f.Add("#; #; #", uint16(1), "x; y")
@@ -203,7 +211,8 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// benchBets calls do for the bets of a real batch, over and over; an operation of the benchmark is one bet.
+// benchBets calls do for the bets of a real batch, over and over; an operation of the benchmark
+// is one bet.
 func benchBets(b *testing.B, do func(m []byte, at int, bet *Bet) (next int)) {
 	m := realBatch(b)
 	var bets [150]Bet

@@ -28,7 +28,8 @@ func wireHex(t testing.TB, text string) []byte {
 	return m
 }
 
-// A Batch and a Winners are what the tests read a BATCH and a WINNERS into; the program itself never holds one whole.
+// A Batch and a Winners are what the tests read a BATCH and a WINNERS into; the program itself
+// never holds one whole.
 type (
 	Batch   []Bet
 	Winners []string
@@ -166,7 +167,8 @@ func TestGoldenMessages(t *testing.T) {
 		for _, behind := range []string{"", "\x00", "\x01\xff\xff", strings.Repeat("\xff", 100)} {
 			got, size, err := wireParse(append(bytes.Clone(m), behind...))
 			if fmt.Sprintf("%q", got) != fmt.Sprintf("%q", tt.value) || size != len(m) || err != nil {
-				t.Errorf("%s, then %x: parsed: got %q, %d, %v, want %q, %d", tt.name, behind, got, size, err, tt.value, len(m))
+				t.Errorf("%s, then %x: parsed: got %q, %d, %v, "+
+					"want %q, %d", tt.name, behind, got, size, err, tt.value, len(m))
 			}
 		}
 		for n := range len(m) {
@@ -205,15 +207,18 @@ func TestMessageLimits(t *testing.T) {
 		{"birthdate ends at 8190, number", "0101 0000 0000 0000" + text(8180) + "0000", ""},
 		{"BATCH of one bet of 8189", "030001 0101" + text(4000) + text(4177) + text(0) + text(0) + "0000", ""},
 		{"BATCH of one bet of 8190", "030001 0101" + text(4000) + text(4178), short},
-		{"BATCH of one bet of 8190, its document", "030001 0101" + text(4000) + text(4178) + text(0) + text(0) + "00", long},
+		{"BATCH of one bet of 8190, its " +
+			"document", "030001 0101" + text(4000) + text(4178) + text(0) + text(0) + "00", long},
 		{"BATCH, first name runs past", "030001 0101 1ffa", long},
 		{"BATCH of 682", "0302aa", short},
 		{"BATCH of 682 empty bets", "0302aa" + strings.Repeat("01"+zeros(11), 682), ""},
 		{"BATCH of 683", "0302ab", "count does not match: 683 bets cannot fit in 8192 bytes"},
 		{"BATCH of 65535", "03ffff", "count does not match: 65535 bets cannot fit in 8192 bytes"},
 		{"BATCH, first op wrong", "030002 02", "count does not match: op 2 where bet 1 of 2 should start"},
-		{"BATCH, second op wrong", "030002 01" + zeros(11) + "03", "count does not match: op 3 where bet 2 of 2 should start"},
-		{"BATCH, no room for the last bet", "0302aa" + strings.Repeat("01"+zeros(11), 680) + "01010006" + zeros(6+8), long},
+		{"BATCH, second op wrong", "030002 01" + zeros(11) + "03", "count does not match: op 3 where bet 2 of 2 " +
+			"should start"},
+		{"BATCH, no room for the " +
+			"last bet", "0302aa" + strings.Repeat("01"+zeros(11), 680) + "01010006" + zeros(6+8), long},
 		{"HELLO of version 0", "060001", "HELLO of version 0: this server knows version 1"},
 		{"HELLO of version 2", "060201", "HELLO of version 2: this server knows version 1"},
 		{"HELLO of agency 0", "060100", "HELLO of agency 0: agencies are 1 to 255"},
@@ -264,7 +269,8 @@ func TestAckStatusLimit(t *testing.T) {
 				ack, n, err := parseAck(m)
 				got := string(ack.Status)
 				if err != nil || n != len(m) || n > maxMessage || !utf8.ValidString(got) || !strings.HasPrefix(status, got) {
-					t.Fatalf("%q × %d: got %d of %d bytes, %v, want a whole ACK with the status's start", char, size, n, len(m), err)
+					t.Fatalf("%q × %d: got %d of %d bytes, %v, want a whole ACK with the "+
+						"status's start", char, size, n, len(m), err)
 				}
 				if most := min(len(status), maxStatus-len(char)+1); len(got) < most {
 					t.Errorf("%q × %d: got %d bytes of the status, want at least %d", char, size, len(got), most)
@@ -274,7 +280,8 @@ func TestAckStatusLimit(t *testing.T) {
 	}
 }
 
-// TestFramer cuts a stream of all golden messages and one of the longest, several buffers of it, however the bytes come.
+// TestFramer cuts a stream of all golden messages and one of the longest, several buffers of
+// it, however the bytes come.
 func TestFramer(t *testing.T) {
 	var stream []byte
 	var want []string
@@ -326,7 +333,8 @@ func frameAll(t *testing.T, f *framer) (all []string) {
 		}
 		if err := f.fill(); err != nil {
 			if err != io.EOF || len(f.unread()) > 0 {
-				t.Fatalf("after message %d: got %v with %d bytes unread, want EOF with none", len(all), err, len(f.unread()))
+				t.Fatalf("after message %d: got %v with %d bytes unread, want EOF "+
+					"with none", len(all), err, len(f.unread()))
 			}
 			return all
 		}
@@ -343,7 +351,8 @@ func (r *randomReader) Read(p []byte) (int, error) {
 	return r.src.Read(p[:r.rnd.Intn(min(len(p), 3000)+1)])
 }
 
-// TestFramerFull has a message that is longer than the buffer: the reader must be told, or it would ask for more for ever.
+// TestFramerFull has a message that is longer than the buffer: the reader must be told, or it
+// would ask for more for ever.
 func TestFramerFull(t *testing.T) {
 	f := &framer{src: bytes.NewReader(make([]byte, 100)), buf: make([]byte, 64)}
 	if err := f.fill(); err != nil || len(f.unread()) != 64 {

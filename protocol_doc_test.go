@@ -27,7 +27,8 @@ func docBlocks(t *testing.T) (text string, blocks [][]string) {
 	return string(data), blocks
 }
 
-// docWinner is the bet that wins in the document, docRefused one that is refused there, docLast the last one.
+// docWinner is the bet that wins in the document, docRefused one that is refused there, docLast
+// the last one.
 var (
 	docWinner  = rowBet(1, "Ana", "Paz", "27182818", "2000-02-29", 7574)
 	docRefused = rowBet(1, "Eva", "Ruiz", "12.345", "1985-06-30", 10)

@@ -156,7 +156,8 @@ func (r *recovery) openBets() error {
 	case r.version == 0 && r.size > 0:
 		return r.adopt()
 	case r.size < r.state.length:
-		return fmt.Errorf("%s has %d bytes, and %s.state says that %d were in it: bets that were acknowledged are gone: "+
+		return fmt.Errorf("%s has %d bytes, and %s.state says that %d were in it: bets that were acknowledged "+
+			"are gone: "+
 			"restore it from a copy; or, to go on with what it has, move %s.state and %s.wal.* away",
 			path, r.size, path, r.state.length, path, path)
 	case r.version == 1: // its snapshot says nothing of the bytes
@@ -225,11 +226,13 @@ func (r *recovery) replay(version uint32, payload []byte) error {
 		rec.crc = crc
 	}
 	if rec.length != r.state.length || rec.crc != crc {
-		return fmt.Errorf("it follows on %d bytes of %s, and ends with their CRC-32C at %08x, where it is %d and %08x: "+
+		return fmt.Errorf("it follows on %d bytes of %s, and ends with their CRC-32C at %08x, where it is %d "+
+			"and %08x: "+
 			"log and %s.state are not of one store: %s", rec.length, r.options.path, rec.crc, r.state.length, crc,
 			r.options.path, restoreAdvice)
 	}
-	// Written again even if they are there: what the page cache shows need not be what the disk has.
+	// Written again even if they are there: what the page cache shows need not be what the disk
+	// has.
 	if _, err := r.ledger.bets.WriteAt(rec.rows, rec.length); err != nil {
 		return err
 	}
@@ -245,7 +248,8 @@ func (r *recovery) cutBets() error {
 	if r.size > r.state.length {
 		if !r.report.relaxed {
 			what := fmt.Sprintf("%s goes on for %d bytes behind the last intact record, and only acknowledged bets "+
-				"are written there: restore the files from a copy; or, to take %s as it stands, move %s.state and %s.wal.* away",
+				"are written there: restore the files from a copy; or, to take %s as it stands, move %s.state "+
+				"and %s.wal.* away",
 				path, r.size-r.state.length, path, path, path)
 			if r.report.file == "" {
 				r.report.file = r.ledger.wal.slotName(0)

@@ -100,7 +100,8 @@ func TestStoreFlips(t *testing.T) {
 					refused++
 				}
 			}
-			t.Logf("%s, bets file cut back %v: %d starts with all, %d refused, %d without the last record", name, cut, started, refused, fewer)
+			t.Logf("%s, bets file cut back %v: %d starts with all, %d refused, %d without the "+
+				"last record", name, cut, started, refused, fewer)
 		}
 	}
 }
@@ -153,7 +154,8 @@ func TestStoreTruncations(t *testing.T) {
 					refused++
 				}
 			}
-			t.Logf("%s, bets file cut back %v: %d starts with all, %d refused, %d without the last record", name, cut, started, refused, fewer)
+			t.Logf("%s, bets file cut back %v: %d starts with all, %d refused, %d without the "+
+				"last record", name, cut, started, refused, fewer)
 		}
 	}
 }
@@ -166,8 +168,10 @@ func TestStoreDamage(t *testing.T) {
 		want   string // in the error; empty: it starts with all
 	}{
 		{"nothing", func(*simDisk) {}, ""},
-		{"half a snapshot that was being written", func(d *simDisk) { d.put(testPath+".state.new", []byte("tp0st")) }, ""},
-		{"bets file gone", func(d *simDisk) { delete(d.dir, testPath) }, "bets.csv is gone, and bets.csv.state knows of"},
+		{"half a snapshot that was " +
+			"being written", func(d *simDisk) { d.put(testPath+".state.new", []byte("tp0st")) }, ""},
+		{"bets file gone", func(d *simDisk) { delete(d.dir, testPath) }, "bets.csv is gone, and bets.csv.state " +
+			"knows of"},
 		{"bets file longer", func(d *simDisk) { d.put(testPath, append(d.read(testPath), "1,a,b,1,1999-01-01,1\r\n"...)) }, "goes on for 22 bytes behind the last intact record"},
 		{"bets file empty", func(d *simDisk) { d.put(testPath, nil) }, "bets.csv has 0 bytes, and bets.csv.state says"},
 		{"snapshot gone", func(d *simDisk) { delete(d.dir, testPath+".state") }, "bets.csv.state is gone"},

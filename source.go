@@ -76,7 +76,8 @@ func (s *sources) count() (n int) {
 func warnOfShare(log *slog.Logger, agency uint8, n int) {
 	if n >= sourceWarn {
 		log.Warn(actStore, success, "agency", agency, "sources", n, "most", sourceShare,
-			"reason", "the agency sends under ever new names (data.source): once all places are taken, new ones are refused",
+			"reason", "the agency sends under ever new names (data.source): once all places are taken, new ones "+
+				"are refused",
 			"todo", "use few names, or stop the server and have it forget old ones (-mode=forget)")
 	}
 }

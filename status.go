@@ -168,8 +168,9 @@ func (s *statusServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// answersFor reports whether the page may be asked for under host. A page of somebody else whose
-// name was made to stand for this address (DNS rebinding) has that name here. An address is no name.
+// answersFor reports whether the page may be asked for under host. A page of somebody else
+// whose name was made to stand for this address (DNS rebinding) has that name here. An address
+// is no name.
 func (s *statusServer) answersFor(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name

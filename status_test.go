@@ -112,7 +112,8 @@ var scenes = []struct {
 	{"full", func(f *fakeOffice) {
 		f.evening()
 		f.fake.said.trouble = fmt.Errorf("wal: writing a record: %w", syscall.ENOSPC)
-		f.counts.hear(time.Now(), slog.LevelError, "store", []byte("2026-11-27 22:00:13 ERROR    action: store | result: fail | file: bets.csv | reason: wal: writing a record: write bets.csv.wal.00: no space left on device | todo: make room (or lift the quota or the limit on file size); bets are refused with ACK 5 until then, and taken again by themselves"))
+		f.counts.hear(time.Now(), slog.LevelError, "store", []byte("2026-11-27 22:00:13 ERROR    action: store "+
+			"| result: fail | file: bets.csv | reason: wal: writing a record: write bets.csv.wal.00: no space left on device | todo: make room (or lift the quota or the limit on file size); bets are refused with ACK 5 until then, and taken again by themselves"))
 	}},
 	{"gone", func(f *fakeOffice) {
 		visits := f.evening()
@@ -142,8 +143,10 @@ func (f *fakeOffice) evening() (visits []*visit) {
 	f.pass(420, 66, 62, 38, 22, 3)
 	f.counts.batch(batchRefused, tally{agency: 2, source: true, refused: &refusals{badBirthdate: 12, badNumber: 3}})
 	f.counts.recoveredIn(12 * time.Millisecond)
-	f.counts.hear(time.Now(), slog.LevelWarn, "protocol", []byte("2026-11-27 21:58:01 WARNING  action: protocol | result: fail | ip: 10.20.9.9 | reason: unknown op 71 | todo: the client breaks the protocol: see docs/protocol.md"))
-	f.counts.hear(time.Now(), slog.LevelInfo, actRecover, []byte("2026-11-27 20:58:01 INFO     action: recover | result: success | file: bets.csv | records: 12 | bytes: 81920"))
+	f.counts.hear(time.Now(), slog.LevelWarn, "protocol", []byte("2026-11-27 21:58:01 WARNING  action: protocol "+
+		"| result: fail | ip: 10.20.9.9 | reason: unknown op 71 | todo: the client breaks the protocol: see docs/protocol.md"))
+	f.counts.hear(time.Now(), slog.LevelInfo, actRecover, []byte("2026-11-27 20:58:01 INFO     action: recover "+
+		"| result: success | file: bets.csv | records: 12 | bytes: 81920"))
 	return visits
 }
 
@@ -234,7 +237,8 @@ func TestSentences(t *testing.T) {
 		{func(r *report) {}, "Taking bets. 3 of 5 agencies have finished. 78,688 bets stored."},
 		{func(r *report) { r.Draw.Expected = 0 }, "Taking bets. 78,688 bets stored."},
 		{func(r *report) { r.Taking, r.Reason, r.Since = false, "the disk is full", since }, "NOT taking bets: the disk is full since 10:41:00."},
-		{func(r *report) { r.Draw.Done, r.Draw.Time = true, since }, "The draw took place at 10:41:00. 78,688 bets stored."},
+		{func(r *report) { r.Draw.Done, r.Draw.Time = true, since }, "The draw took place at 10:41:00. 78,688 " +
+			"bets stored."},
 		{func(r *report) { r.Draw.Done = true }, "The draw has taken place. 78,688 bets stored."},
 	} {
 		r := base
@@ -281,7 +285,8 @@ func TestAgencyStates(t *testing.T) {
 	}
 }
 
-// askRaw sends raw bytes and returns the first line of the answer; empty: the connection was closed.
+// askRaw sends raw bytes and returns the first line of the answer; empty: the connection was
+// closed.
 func askRaw(t *testing.T, at, raw string) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", at)
@@ -317,10 +322,12 @@ func TestHosts(t *testing.T) {
 				}
 			}
 		}
-		if got := askRaw(t, at, "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n"); got != "HTTP/1.1 421 Misdirected Request" {
+		if got := askRaw(t, at, "GET / HTTP/1.1\r\nHost: "+
+			"evil.example\r\n\r\n"); got != "HTTP/1.1 421 Misdirected Request" {
 			t.Errorf("got %q", got)
 		}
-		if got := askRaw(t, at, "GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n"); got != "HTTP/1.1 421 Misdirected Request" {
+		if got := askRaw(t, at, "GET http://evil.example/ HTTP/1.1\r\nHost: "+
+			"localhost\r\n\r\n"); got != "HTTP/1.1 421 Misdirected Request" {
 			t.Errorf("got %q", got)
 		}
 	}
@@ -343,8 +350,10 @@ func TestRequests(t *testing.T) {
 		{"GET //metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 404 Not Found"},
 		{"GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 Bad Request: missing required Host header"},
 		{"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("x", 7<<10) + "\r\n\r\n", "HTTP/1.1 200 OK"},
-		{"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("x", 9<<10) + "\r\n\r\n", "HTTP/1.1 431 Request Header Fields Too Large"},
-		{"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.1 200 OK"},
+		{"GET / HTTP/1.1\r\nHost: " +
+			"localhost\r\nX: " + strings.Repeat("x", 9<<10) + "\r\n\r\n", "HTTP/1.1 431 Request Header Fields Too Large"},
+		{"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: " +
+			"chunked\r\n\r\n0\r\n\r\n", "HTTP/1.1 200 OK"},
 		{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/1.1 405 Method Not Allowed"},
 		{"", ""},
 		{"GET / HTTP/1.1\r\nHost: lo", ""},

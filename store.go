@@ -222,8 +222,8 @@ func (s *store) nextGroup() *group {
 			s.probe()
 			continue
 		}
-		// The draw may be due with nobody there to say so: draw.agencies is lower than it was, or the
-		// group that had the draw met a full disk.
+		// The draw may be due with nobody there to say so: draw.agencies is lower than it was,
+		// or the group that had the draw met a full disk.
 		if s.drawIfDue(); s.groups.open.messages == 0 {
 			s.changed.Wait()
 		}
@@ -282,12 +282,14 @@ func (s *store) part(src *sender, g *group) {
 	}
 }
 
-// settleTrouble refuses g, and the open group with it: what follows a refused batch of a source must
-// not overtake it. Where g could not be taken back yet nothing may be said of it. s.mu is held.
+// settleTrouble refuses g, and the open group with it: what follows a refused batch of a source
+// must not overtake it. Where g could not be taken back yet nothing may be said of it. s.mu is
+// held.
 func (s *store) settleTrouble(g *group, err error) {
 	if s.health.trouble == nil {
 		s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err, "todo",
-			"make room (or lift the quota or the limit on file size): until then bets get ACK 5, then they are taken again")
+			"make room (or lift the quota or the limit on file size): until then bets get ACK 5, then they are "+
+				"taken again")
 	}
 	s.health.trouble, s.health.need = err, len(g.buf)
 	outcome := errUnavailable
@@ -300,7 +302,8 @@ func (s *store) settleTrouble(g *group, err error) {
 	for _, failed := range []*group{g, late} {
 		for _, src := range failed.senders {
 			src.submitted = s.state.sources.at(src.key) // back to what is durable
-			// Its connection may have more to submit before it reads of the refusal: fenced, it can't.
+			// Its connection may have more to submit before it reads of the refusal: fenced, it
+			// can't.
 			if src.owner != nil {
 				src.owner.fenced = true
 				src.owner = nil
@@ -309,7 +312,8 @@ func (s *store) settleTrouble(g *group, err error) {
 		}
 		failed.end(outcome)
 	}
-	// Whoever finished in these groups must say it again; the draw is the committer's to make again.
+	// Whoever finished in these groups must say it again; the draw is the committer's to make
+	// again.
 	s.drawing.finished, s.drawing.begun = s.state.draw.finished, s.state.draw.drawn != noNumber
 }
 

@@ -147,7 +147,8 @@ func TestFencing(t *testing.T) {
 	newer := &session{fence: func() {}}
 	at, g, err := s.hello(newer, sourceOf(0))
 	if err != nil || g != under || at != older.at || fenced != 1 {
-		t.Errorf("newer HELLO: got %+v, its group %v, %v, %d fenced; want %+v, true, nil, 1", at, g == under, err, fenced, older.at)
+		t.Errorf("newer HELLO: got %+v, its group %v, %v, %d fenced; want %+v, "+
+			"true, nil, 1", at, g == under, err, fenced, older.at)
 	}
 	if _, err := s.submit(older, batchOf(0, older.at)); err != errFenced {
 		t.Errorf("submit of the older one: got %v, want errFenced", err)
@@ -381,9 +382,9 @@ func failAt(t *testing.T, d *simDisk, n int, c faultCase) {
 	}
 }
 
-// faultyLife opens a store, sends batches past a checkpoint, and closes it. It returns what ended it,
-// if it was not a refusal; after one, or when there was no answer, it sends again as soon as there is
-// room, or ends if there will be none.
+// faultyLife opens a store, sends batches past a checkpoint, and closes it. It returns what
+// ended it, if it was not a refusal; after one, or when there was no answer, it sends again as
+// soon as there is room, or ends if there will be none.
 func faultyLife(d disk, o *oracle, noRoom bool) error {
 	s, err := openStore(context.Background(), d, testOptions(), quiet)
 	if err != nil {
@@ -458,8 +459,8 @@ func TestRoomAgain(t *testing.T) {
 	}
 }
 
-// TestRefusedGroupSentAgain refuses a group of two batches, and sends one of them again: that one is
-// stored, and the other is not, which is no part of a group.
+// TestRefusedGroupSentAgain refuses a group of two batches, and sends one of them again: that
+// one is stored, and the other is not, which is no part of a group.
 func TestRefusedGroupSentAgain(t *testing.T) {
 	t.Parallel()
 	d := &faultDisk{disk: newSimDisk()}

@@ -41,13 +41,15 @@ func newTLS(k *keyFile, check func(*x509.Certificate) error) *tls.Config {
 		SessionTicketsDisabled:      true,
 		DynamicRecordSizingDisabled: true,
 		// A server's certificate is not looked up in the system's list of authorities, and its
-		// dates and names mean nothing: VerifyConnection, which is asked in any case, knows its key.
+		// dates and names mean nothing: VerifyConnection, which is asked in any case, knows its
+		// key.
 		InsecureSkipVerify: true,
 		ClientAuth:         tls.RequireAnyClientCert,
 		VerifyConnection: func(s tls.ConnectionState) error {
 			key, ok := s.PeerCertificates[0].PublicKey.(*ecdsa.PublicKey)
 			if !ok || key.Curve != elliptic.P256() {
-				return fmt.Errorf("its key is %s: ECDSA on P-256 alone is taken", s.PeerCertificates[0].PublicKeyAlgorithm)
+				return fmt.Errorf("its key is %s: ECDSA on P-256 alone "+
+					"is taken", s.PeerCertificates[0].PublicKeyAlgorithm)
 			}
 			return check(s.PeerCertificates[0])
 		},

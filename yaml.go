@@ -203,7 +203,8 @@ func parsePlainKey(body string) (key, rest string, err error) {
 	plain := cutComment(body)
 	colon := findColon(plain)
 	if colon < 0 {
-		return "", "", errors.New("a key and ': ' expected, with a space after the colon and the value on the same line")
+		return "", "", errors.New("a key and ': ' expected, with a space after the colon and the value on the " +
+			"same line")
 	}
 	return strings.TrimRight(plain[:colon], blank), body[colon+1:], nil
 }
