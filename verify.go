@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -314,7 +315,7 @@ func (v *verifier) print(out io.Writer) error {
 		}
 	}
 	for agency, names := range v.state.sources {
-		for _, name := range slices.Sorted(maps.Keys(names)) {
+		for _, name := range slices.SortedFunc(maps.Keys(names), strings.Compare) {
 			at := names[name]
 			fmt.Fprintf(w, "source: %q | agency: %d | records: %d | stored: %d | crc: %08x\n", name, agency, at.Records,
 				at.stored, at.CRC)

@@ -1,11 +1,11 @@
 package main
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math/rand/v2"
 	"os"
 	"sync/atomic"
 )
@@ -271,9 +271,8 @@ func (w *wal) begin(s *segment) error {
 		return err
 	}
 	if w.epoch == 0 {
-		var random [8]byte
-		rand.Read(random[:])
-		w.epoch = binary.LittleEndian.Uint64(random[:]) >> 1 // there is no end to its growing
+		// Nobody can guess it: ChaCha8, seeded by the system. crypto/rand would be 90 KB of program.
+		w.epoch = rand.Uint64() >> 1 // there is no end to its growing
 	}
 	w.epoch++
 	s.version, s.relaxed, s.epoch = walVersion, w.relaxed, w.epoch
