@@ -271,7 +271,7 @@ func (w *wal) begin(s *segment) error {
 		return err
 	}
 	if w.epoch == 0 {
-		// Nobody can guess it: ChaCha8, seeded by the system. crypto/rand would be 90 KB of program.
+		// Nobody can guess it: ChaCha8, seeded by the system. crypto/rand would be 12 KB more of program.
 		w.epoch = rand.Uint64() >> 1 // there is no end to its growing
 	}
 	w.epoch++
