@@ -1,7 +1,6 @@
 package main
 
 import (
-	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -176,7 +175,7 @@ type answerer struct {
 	winners func(agency uint8) (count int, each func(yield func(document []byte) bool) error, known bool)
 	drawn   <-chan struct{} // closed once winners knows them
 	counts  *counts
-	log     *slog.Logger
+	log     *logger
 	lines   *burst
 	idle    time.Duration // conn.idle: for how long a client may leave an answer
 	refused func()        // ends the reader, after a batch of a source was not taken
@@ -287,7 +286,7 @@ func (a *answerer) sendWinners(ans *answer) {
 		return !a.broken
 	})
 	if err != nil {
-		a.log.Error(actConsultaGanadores, fail, "motivo", err)
+		a.log.error(actConsultaGanadores, fail, "motivo", err)
 		a.hangUp()
 		return
 	}
@@ -304,11 +303,11 @@ func (a *answerer) note(ans *answer) {
 	switch {
 	case ans.bets == 0:
 	case ans.single != nil:
-		result := success
+		became := success
 		if ans.code != ackStored {
-			result = fail
+			became = fail
 		}
-		a.log.Info(actApuestaAlmacenada, result, "dni", ans.single.document, "numero", ans.single.number)
+		a.log.info(actApuestaAlmacenada, became, "dni", ans.single.document, "numero", ans.single.number)
 	case ans.code == ackStored:
 		a.lines.add(actApuestaRecibida, success, count{"cantidad", ans.bets})
 	default:

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"runtime"
 	"time"
@@ -15,7 +14,7 @@ import (
 // takes: when one ends early the next begins after a pause (see retry).
 type client struct {
 	cfg   *config
-	log   *slog.Logger
+	log   *logger
 	bar   *progress
 	file  *agencyFile
 	retry *retry
@@ -30,7 +29,7 @@ type client struct {
 
 // runClient is mode client: it returns nil when the file is sent, or errStopped
 // when ctx was cancelled and all is closed.
-func runClient(ctx context.Context, cfg *config, log *slog.Logger, out *lineWriter) error {
+func runClient(ctx context.Context, cfg *config, log *logger, out *lineWriter) error {
 	// A client has little to do at the same time: on one processor its goroutines
 	// hand over without waking threads. Measured, 0.8 of the CPU time.
 	runtime.GOMAXPROCS(1)
@@ -54,7 +53,7 @@ func runClient(ctx context.Context, cfg *config, log *slog.Logger, out *lineWrit
 	err = c.run(running)
 	stop()
 	if err == nil {
-		log.Info(actLoopFinished, success, "client_id", cfg.id, "enviadas", file.settled.after.Records-c.start,
+		log.info(actLoopFinished, success, "client_id", cfg.id, "enviadas", file.settled.after.Records-c.start,
 			"rechazadas", file.rejects.count, "reanudadas", c.start, "tiempo",
 			time.Since(began).Round(time.Millisecond))
 	}
@@ -67,7 +66,7 @@ func runClient(ctx context.Context, cfg *config, log *slog.Logger, out *lineWrit
 func (c *client) close(stopped bool) {
 	say := func(action, name string, closing error) {
 		if stopped {
-			c.log.Info(action, closed(closing), "file", name)
+			c.log.info(action, closed(closing), "file", name)
 		}
 	}
 	say(actCloseFile, c.cfg.dataFile, c.file.file.Close())
@@ -98,7 +97,7 @@ func (c *client) session(ctx context.Context) error {
 	defer func() {
 		closing := l.close()
 		if ctx.Err() != nil {
-			c.log.Info(actCloseSocket, closed(closing), "address", l.address)
+			c.log.info(actCloseSocket, closed(closing), "address", l.address)
 		}
 	}()
 	d := newDelivery(c, l)
@@ -170,14 +169,14 @@ func (d *delivery) resume(ctx context.Context) error {
 		return err
 	}
 	if had := c.file.settled.after.Records; at.Records < had {
-		c.log.Error(actResume, fail, "lost", had-at.Records,
+		c.log.error(actResume, fail, "lost", had-at.Records,
 			"reason", "the server has lost bets that it had acknowledged: they are sent again")
 	}
 	if err := c.file.resume(ctx, at, c.window.spans); err != nil {
 		return err
 	}
 	if at.Records > 0 || c.resumed {
-		c.log.Info(actResume, success, "bets", at.Records, "crc", crcText(at.CRC), "line", c.file.settled.endLine)
+		c.log.info(actResume, success, "bets", at.Records, "crc", crcText(at.CRC), "line", c.file.settled.endLine)
 	}
 	if !c.resumed || at.Records < c.start {
 		c.start = at.Records
@@ -201,7 +200,7 @@ func (d *delivery) hello() (Resume, error) {
 func (d *delivery) repeat() {
 	c := d.c
 	if len(c.window.spans) > 0 && c.window.popped == 0 {
-		c.log.Warn(actResend, inProgress, "line", c.window.spans[0].line,
+		c.log.warn(actResend, inProgress, "line", c.window.spans[0].line,
 			"reason", "no answer came: if the server had stored this batch, it stores it twice (resume is false)")
 	}
 	c.oneAnswer = c.oneAnswer || c.window.popped > 0
@@ -328,10 +327,10 @@ func (d *delivery) settle(batch span, ack Ack) error {
 		d.lines.add(actApuestasEnviadas, success, count{"cantidad", batch.bets})
 	case ackRefused:
 		d.lines.flush()
-		c.log.Info(actApuestasEnviadas, fail, "cantidad", batch.bets, "estado", string(ack.Status))
+		c.log.info(actApuestasEnviadas, fail, "cantidad", batch.bets, "estado", string(ack.Status))
 	default:
 		d.lines.flush()
-		c.log.Warn(actApuestasEnviadas, fail, "cantidad", batch.bets, "estado", string(ack.Status))
+		c.log.warn(actApuestasEnviadas, fail, "cantidad", batch.bets, "estado", string(ack.Status))
 		return ackError(ack)
 	}
 	if err := c.file.settle(batch, ack); err != nil {
@@ -357,14 +356,14 @@ func (d *delivery) verify() error {
 	// order, each once: what it stores is in its log of exactly these bytes.
 	here := c.file.settled.after
 	if at != here {
-		c.log.Error(actVerify, fail, "apuestas", here.Records, "crc", crcText(here.CRC),
+		c.log.error(actVerify, fail, "apuestas", here.Records, "crc", crcText(here.CRC),
 			"apuestas_servidor", at.Records, "crc_servidor", crcText(at.CRC))
 		return fmt.Errorf("the server has %d bets of source %q, CRC %s, and %d with CRC %s were sent: "+
 			"look what else sends under this data.source",
 			at.Records, c.cfg.dataSource, crcText(at.CRC), here.Records, crcText(here.CRC))
 	}
 	if !c.verified {
-		c.log.Info(actVerify, success, "apuestas", at.Records, "crc", crcText(at.CRC))
+		c.log.info(actVerify, success, "apuestas", at.Records, "crc", crcText(at.CRC))
 	}
 	c.verified = true
 	return nil

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -136,21 +135,17 @@ func (c *counts) recoveredIn(d time.Duration) {
 }
 
 // listen returns a logger like log, which also tells hear of each line that is no burst's.
-func (c *counts) listen(log *slog.Logger) *slog.Logger {
-	h, ok := log.Handler().(*lineHandler)
-	if !ok {
-		return log
-	}
-	more := *h
+func (c *counts) listen(log *logger) *logger {
+	more := *log
 	more.heard = c.hear
-	return slog.New(&more)
+	return &more
 }
 
-// hear keeps what the log says of troubles and repairs; a lineHandler calls it for each line that
+// hear keeps what the log says of troubles and repairs; a logger calls it for each line that
 // does not belong to a batch. Such a line never has a bettor's name or document.
-func (c *counts) hear(now time.Time, level slog.Level, action string, line []byte) {
+func (c *counts) hear(now time.Time, level level, action string, line []byte) {
 	repair := action == actRecover || action == actAdopt
-	if level < slog.LevelWarn && !repair {
+	if level < levelWarning && !repair {
 		return
 	}
 	n := note{now, string(line)}

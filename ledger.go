@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -47,7 +46,7 @@ func isStuck(err error) bool {
 type ledger struct {
 	disk  disk
 	path  string // of the bets file
-	log   *slog.Logger
+	log   *logger
 	bets  file
 	wal   *wal
 	owner ledgerOwner
@@ -244,7 +243,7 @@ func (l *ledger) checkpointLoop() {
 
 // warn says that there was no checkpoint.
 func (l *ledger) warn(err error) {
-	l.log.Warn(actCheckpoint, fail, "file", l.path, "reason", err, "todo",
+	l.log.warn(actCheckpoint, fail, "file", l.path, "reason", err, "todo",
 		"make that possible: nothing is lost, but the log keeps all, and once it is full bets get ACK 5")
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -145,7 +144,7 @@ type retry struct {
 	dial    dialer
 	idle    time.Duration // conn.idle
 	timeout time.Duration // retry.timeout
-	log     *slog.Logger
+	log     *logger
 
 	life   time.Time // the last sign of life; at first the start
 	fresh  bool      // no attempt was made since
@@ -154,7 +153,7 @@ type retry struct {
 }
 
 // newRetry returns a retry that starts now.
-func newRetry(cfg *config, log *slog.Logger) (*retry, error) {
+func newRetry(cfg *config, log *logger) (*retry, error) {
 	dial, err := newDialer(cfg, dialPlain)
 	return &retry{address: cfg.serverAddress, dial: dial, idle: cfg.connIdle, timeout: cfg.retryTimeout, log: log,
 		life: time.Now()}, err
@@ -206,12 +205,12 @@ func (r *retry) next(ctx context.Context, cause error) error {
 		r.fresh = false
 		return nil
 	case time.Since(r.life) >= r.timeout:
-		r.log.Error(actConnect, fail, "address", r.address, "reason", cause)
+		r.log.error(actConnect, fail, "address", r.address, "reason", cause)
 		return fmt.Errorf("server %s: %w: gave up after %s (retry.timeout): start again when the server is back",
 			r.address, cause, r.timeout)
 	}
 	wait := r.pause()
-	r.log.Info(actConnect, inProgress, "address", r.address, "reason", cause, "wait", wait.Round(time.Millisecond))
+	r.log.info(actConnect, inProgress, "address", r.address, "reason", cause, "wait", wait.Round(time.Millisecond))
 	if !sleep(ctx, wait) {
 		return errStopped
 	}
