@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 )
 
 // A sample file's bytes depend on the agency's id and the number of bets alone: on every
@@ -57,15 +58,12 @@ var sampleLast = [...]string{
 	"Suárez", "Toledo", "Toloza", "Torres", "Vargas", "Vega", "Velázquez", "Vera", "Villalba", "Zárate",
 }
 
-// sampleMonthDays has the days of each month outside leap years.
-var sampleMonthDays = [...]uint32{31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31}
-
 // writeSample writes a synthetic agency file of that many bets to w: rows as in the real files,
 // CRLF, UTF-8, no header. A longer file of the same agency starts with the shorter one.
 func writeSample(w io.Writer, id int, bets int) error {
 	draws := sampleDraws{state: uint64(id)}
 	buf := make([]byte, 0, sampleFlushBytes+sampleRowBytes)
-	for row := 0; row < bets; row++ {
+	for row := range bets {
 		buf = draws.appendRow(buf)
 		if len(buf) < sampleFlushBytes && row+1 < bets {
 			continue
@@ -96,23 +94,19 @@ func (d *sampleDraws) below(n uint32) uint32 {
 	return uint32(z >> 32 * uint64(n) >> 32)
 }
 
-// appendRow draws a person, a birthdate and a number, and appends them as one row. No name
-// needs a CSV quote.
+// appendRow draws a person, a birthdate and a number, and appends them as one row. No name needs
+// a CSV quote.
 func (d *sampleDraws) appendRow(dst []byte) []byte {
 	names := sampleMen[:]
 	if d.below(2) == 1 {
 		names = sampleWomen[:]
 	}
 	dst = d.appendFirstNames(dst, names)
-	dst = append(dst, ',')
-	dst = append(dst, sampleLast[d.below(uint32(len(sampleLast)))]...)
-	dst = append(dst, ',')
-	dst = strconv.AppendUint(dst, uint64(sampleFirstDocument+d.below(sampleDocuments)), 10)
-	dst = append(dst, ',')
-	dst = d.appendDate(dst)
-	dst = append(dst, ',')
+	dst = append(append(dst, ','), sampleLast[d.below(uint32(len(sampleLast)))]...)
+	dst = strconv.AppendUint(append(dst, ','), uint64(sampleFirstDocument+d.below(sampleDocuments)), 10)
+	dst = d.date().AppendFormat(dst, ",2006-01-02,")
 	dst = strconv.AppendUint(dst, uint64(d.below(sampleNumbers)), 10)
-	return append(dst, '\r', '\n')
+	return append(dst, "\r\n"...)
 }
 
 // appendFirstNames appends one name or two different ones.
@@ -126,24 +120,13 @@ func (d *sampleDraws) appendFirstNames(dst []byte, names []string) []byte {
 	if second >= first {
 		second++ // steps over the first name, so that each of the others is as likely
 	}
-	dst = append(dst, ' ')
-	return append(dst, names[second]...)
+	return append(append(dst, ' '), names[second]...)
 }
 
-// appendDate appends a date that exists, as YYYY-MM-DD.
-func (d *sampleDraws) appendDate(dst []byte) []byte {
-	year := sampleFirstYear + d.below(sampleYears)
-	month := d.below(12)
-	days := sampleMonthDays[month]
-	if month == 1 && year%4 == 0 { // holds for 1901 to 2099, so for all years here
-		days++
-	}
-	dst = strconv.AppendUint(dst, uint64(year), 10)
-	dst = appendTwoDigits(append(dst, '-'), month+1)
-	return appendTwoDigits(append(dst, '-'), 1+d.below(days))
-}
-
-// appendTwoDigits appends n, which is below 100, with a leading zero where it needs one.
-func appendTwoDigits(dst []byte, n uint32) []byte {
-	return append(dst, byte('0'+n/10), byte('0'+n%10))
+// date draws a year, then a month, then a day of it.
+func (d *sampleDraws) date() time.Time {
+	year, month := sampleFirstYear+d.below(sampleYears), 1+d.below(12)
+	first := time.Date(int(year), time.Month(month), 1, 0, 0, 0, 0, time.UTC)
+	days := first.AddDate(0, 1, -1).Day()
+	return first.AddDate(0, 0, int(d.below(uint32(days))))
 }
