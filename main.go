@@ -26,7 +26,6 @@
 //	metrics.go   the metrics
 //	page.go      what the page says
 //	figures.go   all figures of the page and the metrics, at one moment
-//	text.go      numbers, sizes and times as people read them
 //	verify.go    mode verify: whether all that a store holds agrees
 //	client.go    the life of the client: sessions, each a connection
 //	ask.go       what is asked beside: where the server stands, winners, modes bet and health
@@ -60,6 +59,7 @@
 //	notify.go    what systemd is told: ready, stopping, alive
 //	log.go       the lines of the log
 //	progress.go  the bar on a terminal (progress_linux.go asks for its width)
+//	text.go      numbers, sizes and times as people read them
 //	sample.go    synthetic agency files
 //	version.go   what was built
 //	memory.go    the limit of memory of a container

@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -16,13 +16,13 @@ import (
 // last one on the screen. Whatever else goes to the same terminal is written inside around,
 // which takes the bar away first.
 //
-// Each drawing asks the terminal for its width, which may change; one that does not say has
-// COLUMNS or a guess. A guess that is too wide would wrap the bar, and a wrapped bar cannot be
-// drawn over; so wrapping is off while it is drawn, and the terminal cuts it.
+// Each drawing asks the terminal for its width, which may change; one that does not say gets a
+// guess. A guess that is too wide would wrap the bar, and a wrapped bar cannot be drawn over; so
+// wrapping is off while it is drawn, and the terminal cuts it.
 
 const (
 	progressEvery   = 100 * time.Millisecond // shortest time between two drawings of new figures
-	progressColumns = 80                     // width where neither the terminal nor COLUMNS says
+	progressColumns = 80                     // width where the terminal does not say
 	progressMinBar  = 5                      // cells; where fewer fit there is no bar, only figures
 
 	progressErase = "\r\x1b[K"       // to the first column, erase to the end of the line
@@ -33,7 +33,7 @@ const (
 
 // progressState is what the bar shows.
 type progressState struct {
-	done, total   int64         // bytes of the agency file; a total of 0 or less is not known
+	done, total   int64         // bytes of the agency file
 	bets, refused int64         // bets that the server has decided on, and how many of them were refused
 	rate          float64       // bets a second; negative: not known yet
 	left          time.Duration // until the end of the file; negative: not known
@@ -47,17 +47,11 @@ type progress struct {
 
 	mu       sync.Mutex    // protects the following, and keeps what is written in around apart from the drawings
 	state    progressState // as of the last update; rate and left as of the last drawing
-	start    progressMark  // the first update: what was done before it (skipped on resuming) is not our speed
+	start    progressState // as of the first update: what was done before it (skipped on resuming) is not our speed
+	began    time.Time     // the first update
 	drawn    time.Time     // when frame was made; zero before the first update
 	frame    []byte        // the last drawing, which around puts back
 	finished bool          // after finish, or after a write that failed: the terminal is gone, the work goes on
-}
-
-// progressMark is how far the work was at a moment.
-type progressMark struct {
-	at   time.Time
-	done int64 // bytes
-	bets int64
 }
 
 // newProgress returns a bar on w for a file of that many bytes, or nil where w is no terminal
@@ -66,13 +60,8 @@ func newProgress(w *os.File, total int64) *progress {
 	if term := os.Getenv("TERM"); term == "" || term == "dumb" || !isTerminal(w) {
 		return nil
 	}
-	columns := func() int { return cmp.Or(askColumns(w), terminalColumns(os.Getenv("COLUMNS"))) }
-	return newProgressOn(w, total, columns, time.Now)
-}
-
-// newProgressOn is newProgress for any writer, width and clock.
-func newProgressOn(w io.Writer, total int64, columns func() int, now func() time.Time) *progress {
-	return &progress{now: now, w: w, columns: columns, state: progressState{total: total}}
+	columns := func() int { return cmp.Or(askColumns(w), progressColumns) }
+	return &progress{now: time.Now, w: w, columns: columns, state: progressState{total: total}}
 }
 
 // isTerminal reports whether f is a character device other than the one that swallows everything.
@@ -84,14 +73,6 @@ func isTerminal(f *os.File) bool {
 	}
 	sink, err := os.Stat(os.DevNull)
 	return err != nil || !os.SameFile(info, sink)
-}
-
-// terminalColumns returns the width that the variable COLUMNS gives.
-func terminalColumns(value string) int {
-	if columns, err := strconv.Atoi(value); err == nil && columns >= 1 && columns <= 4096 {
-		return columns
-	}
-	return progressColumns
 }
 
 // update takes the position in the file and the bets decided on so far. The first one says
@@ -106,7 +87,7 @@ func (p *progress) update(doneBytes int64, bets, refused int64) {
 	now := p.now()
 	p.state.done, p.state.bets, p.state.refused = doneBytes, bets, refused
 	if p.drawn.IsZero() {
-		p.start = progressMark{at: now, done: doneBytes, bets: bets}
+		p.start, p.began = p.state, now
 	}
 	if now.Sub(p.drawn) >= progressEvery {
 		p.render(now)
@@ -165,26 +146,23 @@ func (p *progress) write(b []byte) {
 // render makes the frame, in one piece so that it is one write, with the speed since the start.
 // p.mu is held.
 func (p *progress) render(now time.Time) {
-	p.state.rate, p.state.left = p.state.speed(p.start, now)
+	p.state.rate, p.state.left = p.state.speed(p.start, now.Sub(p.began).Seconds())
 	p.drawn = now
-	p.frame = append(p.frame[:0], progressDraw...)
 	// The last column stays free: some terminals wrap when a character stands there, whatever
 	// they were told.
-	p.frame = append(p.frame, p.state.line(p.columns()-1)...)
-	p.frame = append(p.frame, progressDrawn...)
+	p.frame = []byte(progressDraw + p.state.line(p.columns()-1) + progressDrawn)
 }
 
-// speed returns the bets a second since a mark, and how long the rest of the file takes at the
-// bytes a second since then; negative where there is nothing to measure.
-func (s progressState) speed(since progressMark, now time.Time) (rate float64, left time.Duration) {
+// speed returns the bets a second since a state that is so many seconds old, and how long the rest
+// of the file takes at the bytes a second since then; negative where there is nothing to measure.
+func (s progressState) speed(since progressState, seconds float64) (rate float64, left time.Duration) {
 	rate, left = -1, -1
-	seconds := now.Sub(since.at).Seconds()
 	if seconds > 0 {
 		rate = float64(s.bets-since.bets) / seconds
 	}
-	if s.total > 0 && s.done >= s.total {
+	if s.done >= s.total {
 		left = 0
-	} else if s.total > 0 && seconds > 0 && s.done > since.done {
+	} else if seconds > 0 && s.done > since.done {
 		rest := float64(s.total-s.done) / float64(s.done-since.done) * seconds
 		if rest < progressNever.Seconds() { // beyond it the conversion could overflow
 			left = time.Duration(rest * float64(time.Second))
@@ -198,36 +176,27 @@ func (s progressState) speed(since progressMark, now time.Time) (rate float64, l
 // and time left stay longest. The bar takes what room that leaves. ASCII, so that a byte is a
 // column.
 func (s progressState) line(width int) string {
-	percent, left, rate := "", "", "-"
-	if s.total > 0 {
-		percent, left = fmt.Sprintf("%3d%%", s.percent()), "left "+timeLeft(s.left)
-	}
+	rate := "-"
 	if s.rate >= 0 {
-		rate = thousands(strconv.FormatFloat(s.rate, 'f', 0, 64))
+		rate = countText(uint64(math.Round(s.rate)))
 	}
-	fields := []string{percent, "bets " + thousands(strconv.FormatInt(s.bets, 10)),
-		"refused " + thousands(strconv.FormatInt(s.refused, 10)), left, "bets/s " + rate}
-	text := joinFields(fields)
-	for _, least := range []int{4, 2, 1, 3, 0} {
+	texts := []string{fmt.Sprintf("%3d%%", s.percent()), "bets " + countText(uint64(s.bets)),
+		"refused " + countText(uint64(s.refused)), "left " + timeLeft(s.left), "bets/s " + rate}
+	text := strings.Join(texts, "  ")
+	for _, least := range []string{texts[4], texts[2], texts[1], texts[3], texts[0]} {
 		if len(text) > width {
-			fields[least] = ""
-			text = joinFields(fields)
+			texts = slices.DeleteFunc(texts, func(t string) bool { return t == least })
+			text = strings.Join(texts, "  ")
 		}
 	}
 	return s.bar(width, len(text)) + text
 }
 
-// joinFields joins those that are not empty.
-func joinFields(fields []string) string {
-	return strings.Join(slices.DeleteFunc(slices.Clone(fields), func(f string) bool { return f == "" }), "  ")
-}
-
-// bar returns the bar with two spaces behind it, or nothing where the file's size is not known
-// or the text leaves too little room. A quarter of the line at most, so that figures which grow
-// do not move it back and forth.
+// bar returns the bar with two spaces behind it, or nothing where the text leaves too little
+// room. A quarter of the line at most, so that figures which grow do not move it back and forth.
 func (s progressState) bar(width, text int) string {
 	cells := min(width/4, width-text-len("[]  "))
-	if s.total <= 0 || cells < progressMinBar {
+	if cells < progressMinBar {
 		return ""
 	}
 	full := cells * s.percent() / 100
@@ -235,22 +204,13 @@ func (s progressState) bar(width, text int) string {
 }
 
 // percent returns how much of the file is done, rounded down, so that 100 means all; a file
-// that grew while it was read is at 100, too. The total is over 0. Floating point, since 100
-// times the bytes could overflow.
+// that grew while it was read is at 100, too. Floating point, since 100 times the bytes could
+// overflow.
 func (s progressState) percent() int {
 	if s.done >= s.total {
 		return 100
 	}
-	return max(0, min(99, int(float64(s.done)/float64(s.total)*100)))
-}
-
-// thousands puts a comma after every three digits from the right of a whole number that is not
-// negative.
-func thousands(digits string) string {
-	for at := len(digits) - 3; at > 0; at -= 3 {
-		digits = digits[:at] + "," + digits[at:]
-	}
-	return digits
+	return min(99, int(float64(s.done)/float64(s.total)*100))
 }
 
 // timeLeft returns a time as m:ss or h:mm:ss, and "-" for one that is not known.

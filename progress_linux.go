@@ -9,12 +9,6 @@ import (
 // askColumns returns how many columns the terminal has now, 0 where it does not say.
 func askColumns(terminal *os.File) int {
 	var size struct{ rows, columns, width, height uint16 } // struct winsize of ioctl_tty(2)
-	conn, err := terminal.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	conn.Control(func(fd uintptr) {
-		syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCGWINSZ, uintptr(unsafe.Pointer(&size)))
-	})
+	syscall.Syscall(syscall.SYS_IOCTL, terminal.Fd(), syscall.TIOCGWINSZ, uintptr(unsafe.Pointer(&size)))
 	return int(size.columns)
 }

@@ -4,5 +4,5 @@ package main
 
 import "os"
 
-// askColumns knows nothing here: COLUMNS tells, or a guess.
+// askColumns knows nothing here: a guess has to do.
 func askColumns(*os.File) int { return 0 }

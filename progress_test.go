@@ -33,10 +33,6 @@ func TestProgressLine(t *testing.T) {
 		{"a byte before the end", progressState{done: math.MaxInt64 - 1, total: math.MaxInt64, rate: -1, left: -1}, 41,
 			" 99%  bets 0  refused 0  left -  bets/s -"},
 		{"the file grew", progressState{done: 1001, total: 1000, rate: 0}, 30, "100%  bets 0  left 0:00"},
-		{"unknown size", progressState{done: 500, bets: 1000, rate: 999, left: -1}, 79,
-			"bets 1,000  refused 0  bets/s 999"},
-		{"unknown size, narrow", progressState{done: 500, bets: 1000, rate: 999, left: -1}, 21,
-			"bets 1,000  refused 0"},
 		{"an hour left", progressState{total: 9, rate: 1, left: time.Hour + 59*time.Second}, 58,
 			"[.......]    0%  bets 0  refused 0  left 1:00:59  bets/s 1"},
 		{"wide", half, 160, "[" + strings.Repeat("#", 20) + strings.Repeat(".", 20) +
@@ -100,27 +96,24 @@ func TestTimeLeft(t *testing.T) {
 }
 
 func TestProgressSpeed(t *testing.T) {
-	at := time.Date(2024, 9, 3, 16, 15, 58, 0, time.UTC)
 	tests := []struct {
 		name    string
 		state   progressState
-		since   progressMark
-		seconds int
+		since   progressState
+		seconds float64
 		rate    float64
 		left    time.Duration
 	}{
-		{"no time has passed", progressState{done: 10, total: 100, bets: 5}, progressMark{}, 0, -1, -1},
-		{"nothing done", progressState{total: 100}, progressMark{}, 2, 0, -1},
-		{"from the start", progressState{done: 20, total: 100, bets: 6}, progressMark{}, 2, 3, 8 * time.Second},
-		{"after a resume", progressState{done: 60, total: 100, bets: 56}, progressMark{done: 50, bets: 50}, 2, 3,
+		{"no time has passed", progressState{done: 10, total: 100, bets: 5}, progressState{}, 0, -1, -1},
+		{"nothing done", progressState{total: 100}, progressState{}, 2, 0, -1},
+		{"from the start", progressState{done: 20, total: 100, bets: 6}, progressState{}, 2, 3, 8 * time.Second},
+		{"after a resume", progressState{done: 60, total: 100, bets: 56}, progressState{done: 50, bets: 50}, 2, 3,
 			8 * time.Second},
-		{"at the end", progressState{done: 100, total: 100, bets: 6}, progressMark{done: 100}, 2, 3, 0},
-		{"unknown size", progressState{done: 20, bets: 6}, progressMark{}, 2, 3, -1},
-		{"too long to say", progressState{done: 1, total: math.MaxInt64}, progressMark{}, 2, 0, -1},
+		{"at the end", progressState{done: 100, total: 100, bets: 6}, progressState{done: 100}, 2, 3, 0},
+		{"too long to say", progressState{done: 1, total: math.MaxInt64}, progressState{}, 2, 0, -1},
 	}
 	for _, tt := range tests {
-		tt.since.at = at
-		rate, left := tt.state.speed(tt.since, at.Add(time.Duration(tt.seconds)*time.Second))
+		rate, left := tt.state.speed(tt.since, tt.seconds)
 		if rate != tt.rate || left != tt.left {
 			t.Errorf("%s: got %v bets/s, %v left, want %v, %v", tt.name, rate, left, tt.rate, tt.left)
 		}
@@ -169,7 +162,12 @@ func (s *screen) Write(p []byte) (int, error) {
 func newTestProgress() (*progress, *screen, *time.Time) {
 	now := time.Date(2024, 9, 3, 16, 15, 58, 0, time.UTC)
 	terminal := &screen{}
-	return newProgressOn(terminal, 1000, func() int { return 80 }, func() time.Time { return now }), terminal, &now
+	return newProgressOn(terminal, func() time.Time { return now }), terminal, &now
+}
+
+// newProgressOn returns a bar for 1,000 bytes on a terminal of 80 columns.
+func newProgressOn(w io.Writer, now func() time.Time) *progress {
+	return &progress{now: now, w: w, columns: func() int { return 80 }, state: progressState{total: 1000}}
 }
 
 func TestProgressUpdate(t *testing.T) {
@@ -263,7 +261,7 @@ func TestProgressFinish(t *testing.T) {
 func TestProgressConcurrent(t *testing.T) {
 	const writers, lines = 4, 200
 	terminal := &screen{}
-	p := newProgressOn(terminal, 1000, func() int { return 80 }, time.Now)
+	p := newProgressOn(terminal, time.Now)
 	p.update(0, 0, 0)
 	var all sync.WaitGroup
 	for writer := range writers {
@@ -352,15 +350,6 @@ func TestNewProgress(t *testing.T) {
 		f.Close()
 		if newProgress(f, 1) != nil {
 			t.Errorf("%s, closed: got a bar, want none", tt.name)
-		}
-	}
-}
-
-func TestTerminalColumns(t *testing.T) {
-	for value, want := range map[string]int{"": 80, "120": 120, "1": 1, "0": 80, "-5": 80, "4096": 4096, "4097": 80,
-		"wide": 80} {
-		if got := terminalColumns(value); got != want {
-			t.Errorf("terminalColumns(%q): got %d, want %d", value, got, want)
 		}
 	}
 }
