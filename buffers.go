@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"sync"
 	"sync/atomic"
 )
@@ -38,4 +39,42 @@ func (b *buffers) give(buffer []byte) {
 		b.pool.Put((*[connBuffer]byte)(buffer))
 		b.lent.Add(-1)
 	}
+}
+
+// A framer cuts the bytes of a connection into messages. It owns its buffer; what unread
+// returns is valid until the next fill or discard.
+type framer struct {
+	src  io.Reader
+	buf  []byte // buf[r:w] is read from src but not yet consumed
+	r, w int
+}
+
+// unread returns the bytes that are there and not consumed.
+func (f *framer) unread() []byte { return f.buf[f.r:f.w] }
+
+// discard consumes n bytes.
+func (f *framer) discard(n int) {
+	f.r += n
+	if f.r == f.w {
+		f.r, f.w = 0, 0
+	}
+}
+
+// fill reads once more, after what is there. It moves the rest of the buffer to its front only
+// when the room behind it would not take a whole message. It fails with io.ErrShortBuffer if
+// the buffer is full of one message that goes on.
+func (f *framer) fill() error {
+	if len(f.buf)-f.r < maxMessage || f.w == len(f.buf) {
+		f.w = copy(f.buf, f.buf[f.r:f.w])
+		f.r = 0
+	}
+	if f.w == len(f.buf) {
+		return io.ErrShortBuffer
+	}
+	n, err := f.src.Read(f.buf[f.w:])
+	f.w += n
+	if n > 0 {
+		return nil // an error will come again
+	}
+	return err
 }

@@ -49,7 +49,7 @@
 //	tls.go       TLS on both sides, and what goes wrong with it
 //	keys.go      key files, the file of known keys, mode keys
 //	lottery.go   who has finished, the draw, the winners
-//	buffers.go   what connections read into
+//	buffers.go   what connections read into, and how messages are cut from it
 //	proto.go     the messages on the wire
 //	reader.go    the CSV of an agency file
 //	bet.go       a bet, and what is wrong with it

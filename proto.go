@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -104,44 +103,6 @@ func (e *peerError) Error() string { return e.reason }
 // peerErrorf makes a peerError.
 func peerErrorf(format string, args ...any) error {
 	return &peerError{fmt.Sprintf(format, args...)}
-}
-
-// A framer cuts the bytes of a connection into messages. It owns its buffer; what unread
-// returns is valid until the next fill or discard.
-type framer struct {
-	src  io.Reader
-	buf  []byte // buf[r:w] is read from src but not yet consumed
-	r, w int
-}
-
-// unread returns the bytes that are there and not consumed.
-func (f *framer) unread() []byte { return f.buf[f.r:f.w] }
-
-// discard consumes n bytes.
-func (f *framer) discard(n int) {
-	f.r += n
-	if f.r == f.w {
-		f.r, f.w = 0, 0
-	}
-}
-
-// fill reads once more, after what is there. It moves the rest of the buffer to its front only
-// when the room behind it would not take a whole message. It fails with io.ErrShortBuffer if
-// the buffer is full of one message that goes on.
-func (f *framer) fill() error {
-	if len(f.buf)-f.r < maxMessage || f.w == len(f.buf) {
-		f.w = copy(f.buf, f.buf[f.r:f.w])
-		f.r = 0
-	}
-	if f.w == len(f.buf) {
-		return io.ErrShortBuffer
-	}
-	n, err := f.src.Read(f.buf[f.w:])
-	f.w += n
-	if n > 0 {
-		return nil // an error will come again
-	}
-	return err
 }
 
 // parseString reads a string of the message m at offset at. It fails with errShort if the
@@ -381,11 +342,7 @@ func appendBatchHead(dst []byte, count int) []byte {
 // appendAck appends an ACK. A status over maxStatus is cut there, at the end of a character.
 func appendAck(dst []byte, code ackCode, status string) []byte {
 	if len(status) > maxStatus {
-		end := maxStatus
-		for end > 0 && !utf8.RuneStart(status[end]) {
-			end--
-		}
-		status = status[:end]
+		status = strings.ToValidUTF8(status[:maxStatus], "")
 	}
 	return appendString(append(dst, opAck, byte(code)), status)
 }
@@ -419,26 +376,21 @@ type refusedBet struct {
 // refusedStatus returns the status of an ACK 1: `#P REASON; #P REASON…`. If the reasons do not
 // fit, each is given in its short form.
 func refusedStatus(refused []refusedBet) string {
-	text := func(short bool) []byte {
-		var dst []byte
+	text := func(short bool) string {
+		entries := make([]string, len(refused))
 		for i, r := range refused {
-			if i > 0 {
-				dst = append(dst, "; "...)
-			}
-			dst = strconv.AppendInt(append(dst, '#'), int64(r.position), 10)
 			reason := reasons[r.why].long
 			if short {
 				reason = reasons[r.why].short
 			}
-			dst = append(append(dst, ' '), reason...)
+			entries[i] = fmt.Sprintf("#%d %s", r.position, reason)
 		}
-		return dst
+		return strings.Join(entries, "; ")
 	}
-	status := text(false)
-	if len(status) > maxStatus {
-		status = text(true)
+	if status := text(false); len(status) <= maxStatus {
+		return status
 	}
-	return string(status)
+	return text(true)
 }
 
 // parseRefused reads one entry of the status of an ACK 1, `#P REASON`, and returns what follows
@@ -451,16 +403,10 @@ func parseRefused(status string) (position int, reason, rest string) {
 	if i := strings.Index(entry, "; #"); i >= 0 { // a semicolon alone may be part of a reason
 		entry, rest = entry[:i], entry[i+len("; "):]
 	}
-	digits := 0
-	for digits < len(entry) && entry[digits]-'0' <= 9 {
-		digits++
-	}
-	position, err := strconv.Atoi(entry[:digits])
+	reason = strings.TrimLeft(entry, "0123456789")
+	position, err := strconv.Atoi(entry[:len(entry)-len(reason)])
 	if err != nil || position < 1 {
 		return 0, "", ""
 	}
-	if reason = entry[digits:]; reason != "" && reason[0] == ' ' {
-		reason = reason[1:]
-	}
-	return position, reason, rest
+	return position, strings.TrimPrefix(reason, " "), rest
 }
