@@ -188,13 +188,19 @@ func appendRow(dst []byte, b *Bet) []byte {
 
 // appendQuoted appends a CSV field, in quotes if it has a comma, a quote or a line break.
 func appendQuoted(dst, field []byte) []byte {
-	quotes := false // a loop: bytes.ContainsAny makes a row take four times as long
+	quotes := false
 	for _, c := range field {
 		quotes = quotes || c == ',' || c == '"' || c == '\r' || c == '\n'
 	}
 	if !quotes {
 		return append(dst, field...)
 	}
-	dst = append(append(dst, '"'), bytes.ReplaceAll(field, []byte(`"`), []byte(`""`))...)
+	dst = append(dst, '"')
+	for _, c := range field {
+		if c == '"' {
+			dst = append(dst, '"')
+		}
+		dst = append(dst, c)
+	}
 	return append(dst, '"')
 }
