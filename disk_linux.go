@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"runtime"
 	"strings"
@@ -47,18 +46,8 @@ func reserve(f *os.File, end, n int64) error {
 func forget(f *os.File, end int64) {
 	const dontNeed = 4
 	if fadvise64 != 0 {
-		control(f, "fadvise64", func(fd int) error {
-			syscall.Syscall6(fadvise64, uintptr(fd), 0, uintptr(end), dontNeed, 0, 0)
-			return nil
-		})
+		syscall.Syscall6(fadvise64, f.Fd(), 0, uintptr(end), dontNeed, 0, 0)
 	}
-}
-
-// lockedElsewhere takes a lock on f that ends with the process, however it ends. It reports
-// whether another process has it.
-func lockedElsewhere(f *os.File) bool {
-	err := control(f, "flock", func(fd int) error { return syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB) })
-	return errors.Is(err, syscall.EWOULDBLOCK)
 }
 
 // holder names the process that has the lock on f, where the system tells.
@@ -89,27 +78,12 @@ func freeDisk(dir string) (free uint64, known bool) {
 
 // control calls a system call on f's descriptor again until no signal interrupts it.
 func control(f *os.File, name string, call func(fd int) error) error {
-	raw, err := f.SyscallConn()
+	err := call(int(f.Fd()))
+	for err == syscall.EINTR {
+		err = call(int(f.Fd()))
+	}
 	if err != nil {
-		return err
+		return &os.PathError{Op: name, Path: f.Name(), Err: err}
 	}
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		for failed = call(int(fd)); failed == syscall.EINTR; {
-			failed = call(int(fd))
-		}
-	})
-	if err == nil && failed != nil {
-		err = &os.PathError{Op: name, Path: f.Name(), Err: failed}
-	}
-	return err
-}
-
-// fileLimit returns how many files and connections the process may have open.
-func fileLimit() int {
-	var limit syscall.Rlimit
-	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
-		return math.MaxInt32
-	}
-	return int(min(uint64(limit.Cur), math.MaxInt32))
+	return nil
 }

@@ -1,10 +1,9 @@
-//go:build !unix || solaris || illumos || aix
+//go:build !linux
 
 package main
 
 import (
 	"errors"
-	"math"
 	"os"
 )
 
@@ -17,15 +16,8 @@ func reserve(*os.File, int64, int64) error { return errors.ErrUnsupported }
 // forget leaves it to the system when to forget.
 func forget(*os.File, int64) {}
 
-// lockedElsewhere does nothing: this system has no lock in the standard library that ends with
-// the process. See to it that one server has one store.
-func lockedElsewhere(*os.File) bool { return false }
-
 // holder knows nothing here.
 func holder(*os.File) string { return "" }
-
-// fileLimit returns how many files and connections the process may have open.
-func fileLimit() int { return math.MaxInt32 }
 
 // freeDisk does not know.
 func freeDisk(string) (free uint64, known bool) { return 0, false }
