@@ -17,8 +17,7 @@ type disk interface {
 	// open opens a file with the flags of os.OpenFile; a new one is its user's alone.
 	open(name string, flag int) (file, error)
 	rename(from, to string) error
-	remove(name string) error
-	// syncDir makes the creations, renames and removals in the store's folder durable.
+	// syncDir makes the creations and renames in the store's folder durable.
 	syncDir() error
 }
 
@@ -120,7 +119,6 @@ func (d *osDisk) open(name string, flag int) (file, error) {
 }
 
 func (d *osDisk) rename(from, to string) error { return os.Rename(from, to) }
-func (d *osDisk) remove(name string) error     { return os.Remove(name) }
 
 func (d *osDisk) syncDir() error {
 	err := d.folder.Sync()

@@ -86,13 +86,6 @@ func (d *faultDisk) rename(from, to string) error {
 	return d.disk.rename(from, to)
 }
 
-func (d *faultDisk) remove(name string) error {
-	if f := d.enter("remove", name); f != nil {
-		return f.err
-	}
-	return d.disk.remove(name)
-}
-
 func (d *faultDisk) syncDir() error {
 	if f := d.enter("syncDir", "."); f != nil {
 		return f.err

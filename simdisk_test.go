@@ -125,15 +125,6 @@ func (d *simDisk) rename(from, to string) error {
 	return err
 }
 
-func (d *simDisk) remove(name string) error {
-	err := d.enter()
-	defer d.mu.Unlock()
-	if err == nil {
-		d.move(simMove{from: name, inode: d.dir[name]})
-	}
-	return err
-}
-
 func (d *simDisk) syncDir() error {
 	err := d.enter()
 	defer d.mu.Unlock()

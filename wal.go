@@ -222,22 +222,15 @@ func (w *wal) release(sequence uint64) { w.covered.Store(sequence) }
 // slotName returns the name of segment i's file.
 func (w *wal) slotName(i int) string { return fmt.Sprintf("%s.wal.%02d", w.path, i) }
 
-// create makes the file of a new segment, all zeros.
+// create makes the file of a new segment. begin gives it its size.
 func (w *wal) create(name string) (*segment, error) {
 	f, err := w.disk.open(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return nil, fmt.Errorf("wal: %w", err)
 	}
 	s := &segment{name: name, file: f}
-	if err = w.fillUp(s); err == nil {
-		if err = w.disk.syncDir(); err != nil {
-			err = &fatalError{fmt.Errorf("wal: sync of the folder of %s: %w", name, err)}
-		}
-	}
-	if err != nil { // what is left of it is void: the next attempt makes it anew
-		f.Close()
-		w.disk.remove(name)
-		return nil, err
+	if err := w.disk.syncDir(); err != nil {
+		return s, &fatalError{fmt.Errorf("wal: sync of the folder of %s: %w", name, err)}
 	}
 	return s, nil
 }
