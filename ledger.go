@@ -15,24 +15,7 @@ const (
 	// betsCached is how much of the bets file's end the system is not told to forget after a
 	// checkpoint: what somebody who follows the file may still read.
 	betsCached = 64 << 20
-	// sayAgain is when a checkpoint that fails for the same reason as the one before is logged
-	// again.
-	sayAgain = time.Minute
 )
-
-// A stuckError is a commit that failed and could not be undone yet, for want of room: part of
-// it, or all of it, may be on the disk, so that nothing may be said of it. hasRoom undoes it
-// when there is room. A start after a crash meanwhile finds it whole or not at all.
-type stuckError struct{ err error }
-
-func (e *stuckError) Error() string { return e.err.Error() }
-func (e *stuckError) Unwrap() error { return e.err }
-
-// isStuck reports whether err is a stuckError.
-func isStuck(err error) bool {
-	var stuck *stuckError
-	return errors.As(err, &stuck)
-}
 
 // A ledger keeps the redo log and the bets file in step, and makes the checkpoints. It knows
 // nothing of what a record says, but for where its rows are.
@@ -58,7 +41,7 @@ type ledger struct {
 	writing sync.Mutex // held while the committer or syncLoop writes or syncs; protects following
 	length  int64      // bytes of the bets file with all rows that were committed
 	spilled bool       // it may have rows behind, of a commit that failed
-	failed  error      // what that commit failed with, which is not undone yet; nil: there is none
+	stuck   error      // what that commit failed with, if it could not be undone yet; the committer's alone
 
 	checkpointing sync.Mutex            // held for one checkpoint
 	fatal         atomic.Pointer[error] // nothing is written or synced any more; sticky
@@ -88,8 +71,11 @@ func (l *ledger) start(owner ledgerOwner, interval time.Duration) {
 }
 
 // commit makes a record durable, of which the first walRecordHead bytes are the log's, and puts
-// its rows into the bets file. It returns the record's number. After an error that is neither
-// fatal nor a stuckError neither the log nor the bets file has anything of it.
+// its rows into the bets file. It returns the record's number. After an error that is not fatal
+// neither the log nor the bets file has anything of it, unless the commit is stuck: it could not
+// be undone yet, for want of room. Then part of it, or all of it, may be on the disk, and nothing
+// may be said of it. hasRoom undoes it when there is room. A start after a crash meanwhile finds
+// it whole or not at all.
 func (l *ledger) commit(record, rows []byte) (sequence uint64, err error) {
 	// The steps are those of "Commit of a group" in docs/durability.md.
 	l.writing.Lock()
@@ -100,7 +86,7 @@ func (l *ledger) commit(record, rows []byte) (sequence uint64, err error) {
 	if err := l.makeRoom(len(record)); err != nil {
 		return 0, err
 	}
-	if l.failed = l.write(record, rows); l.failed != nil {
+	if l.stuck = l.write(record, rows); l.stuck != nil {
 		return 0, l.undo()
 	}
 	return l.wal.next - 1, nil
@@ -112,10 +98,7 @@ func (l *ledger) unfit() error {
 	if err := l.fatal.Load(); err != nil {
 		return *err
 	}
-	if l.failed != nil {
-		return &stuckError{l.failed}
-	}
-	return nil
+	return l.stuck
 }
 
 // write writes a record to the log and its rows to the bets file.
@@ -134,20 +117,16 @@ func (l *ledger) write(record, rows []byte) error {
 	return nil
 }
 
-// undo undoes the commit that failed, and returns what it failed with.
+// undo undoes the commit that failed. It returns what that failed with, or why it is stuck.
 func (l *ledger) undo() error {
-	cause := l.failed
+	cause := l.stuck
 	if isFatal(cause) {
 		return l.note(cause)
 	}
-	err := l.unwrite()
-	if isFatal(err) {
+	if err := l.unwrite(); err != nil {
 		return l.note(err)
 	}
-	if err != nil {
-		return &stuckError{err}
-	}
-	l.failed = nil
+	l.stuck = nil
 	return cause
 }
 
@@ -172,7 +151,7 @@ func (l *ledger) unwrite() error {
 func (l *ledger) hasRoom(n int) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	if l.failed != nil {
+	if l.stuck != nil {
 		l.undo()
 	}
 	if err := l.unfit(); err != nil {
@@ -219,7 +198,7 @@ func (l *ledger) note(err error) error {
 // checkpointLoop is the checkpointer: it works beside the committer, which goes on meanwhile.
 func (l *ledger) checkpointLoop() {
 	defer l.helpers.Done()
-	said, at := "", time.Time{}
+	said := "" // the reason that was logged last, if the checkpoint before failed as well
 	for {
 		select {
 		case <-l.stop:
@@ -230,8 +209,8 @@ func (l *ledger) checkpointLoop() {
 		switch {
 		case err == nil:
 			said = ""
-		case !isFatal(err) && (err.Error() != said || time.Since(at) >= sayAgain):
-			said, at = err.Error(), time.Now()
+		case !isFatal(err) && err.Error() != said:
+			said = err.Error()
 			l.warn(err)
 		}
 		select { // what was asked for meanwhile is done, or the next segment asks again

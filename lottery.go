@@ -29,11 +29,6 @@ const (
 	unknownNumber = -2 // that of a draw in a log of version 1, which did not say
 )
 
-// due reports whether the draw takes place once finished is the set of agencies that have finished.
-func (d *draw) due(finished *agencySet) bool {
-	return d.agencies > 0 && d.drawn == noNumber && finished.count() >= d.agencies
-}
-
 // A drawing is the draw with what is not durable yet, and what is found out after it.
 type drawing struct {
 	finished agencySet // agencies, durably or in a group

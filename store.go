@@ -152,9 +152,10 @@ func (s *store) finish(agency uint8) (*group, error) {
 
 // drawIfDue puts the draw into the open group once all have finished. s.mu is held.
 func (s *store) drawIfDue() {
-	if !s.drawing.begun && s.state.draw.due(&s.drawing.finished) {
+	draw := &s.state.draw
+	if !s.drawing.begun && draw.agencies > 0 && s.drawing.finished.count() >= draw.agencies {
 		s.drawing.begun = true
-		s.join().drawn = s.state.draw.winner
+		s.join().drawn = draw.winner
 	}
 }
 
@@ -292,7 +293,7 @@ func (s *store) settleTrouble(g *group, err error) {
 	}
 	s.health.trouble, s.health.need = err, len(g.buf)
 	outcome := errUnavailable
-	if isStuck(err) {
+	if s.ledger.stuck != nil {
 		outcome = &fatalError{err}
 	}
 	// What joined the open group meanwhile stands behind the refused group, in its sources' order.
@@ -351,7 +352,10 @@ func (s *store) failed(err error) {
 // is held, but not meanwhile.
 func (s *store) probe() {
 	s.mu.Unlock()
-	s.pause()
+	select {
+	case <-time.After(probeEvery):
+	case <-s.ctx.Done():
+	}
 	err := s.ledger.hasRoom(s.health.need)
 	s.mu.Lock()
 	switch {
@@ -360,16 +364,6 @@ func (s *store) probe() {
 	case err == nil:
 		s.health.trouble = nil
 		s.log.info(actStore, success, "file", s.ledger.path, "reason", "there is room again: bets are taken")
-	}
-}
-
-// pause waits for probeEvery. It returns false if the store closes meanwhile.
-func (s *store) pause() bool {
-	select {
-	case <-time.After(probeEvery):
-		return true
-	case <-s.ctx.Done():
-		return false
 	}
 }
 
