@@ -61,7 +61,6 @@ const (
 	actApuestaRecibida   = "apuesta_recibida"
 	actApuestaAlmacenada = "apuesta_almacenada"
 	actSorteo            = "sorteo"
-	actSorteoAnterior    = "sorteo_anterior" // it took place with another number than draw.winner
 	actSorteoSello       = "sorteo_sello"
 
 	// Of the client: its connection and its files.

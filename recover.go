@@ -65,7 +65,6 @@ type recovery struct {
 	state   state
 	version uint32 // of the snapshot; 0: there is none, and so no log
 	size    int64  // of the bets file, as it was found
-	adopted bool   // there was a bets file and nothing of ours
 	report  walReport
 }
 
@@ -155,10 +154,8 @@ func (r *recovery) openBets() error {
 	case r.version == 0 && r.size > 0:
 		return r.adopt()
 	case r.size < r.state.length:
-		return fmt.Errorf("%s has %d bytes, and %s.state says that %d were in it: bets that were acknowledged "+
-			"are gone: "+
-			"restore it from a copy; or, to go on with what it has, move %s.state and %s.wal.* away",
-			path, r.size, path, r.state.length, path, path)
+		return fmt.Errorf("%s has %d bytes, and %s.state says that %d were in it: bets that were acknowledged are gone: "+
+			"restore it from a copy; or, to go on with what it has, move %s.state and %s.wal.* away", path, r.size, path, r.state.length, path, path)
 	case r.version == 1: // its snapshot says nothing of the bytes
 		return r.survey()
 	}
@@ -168,7 +165,6 @@ func (r *recovery) openBets() error {
 // adopt takes over a bets file that another program made: as it stands, with its last line ended if
 // it was not.
 func (r *recovery) adopt() error {
-	r.adopted = true
 	last := make([]byte, 1)
 	if _, err := r.ledger.bets.ReadAt(last, r.size-1); err != nil {
 		return err
@@ -247,13 +243,9 @@ func (r *recovery) cutBets() error {
 	if r.size > r.state.length {
 		if !r.report.relaxed {
 			what := fmt.Sprintf("%s goes on for %d bytes behind the last intact record, and only acknowledged bets "+
-				"are written there: restore the files from a copy; or, to take %s as it stands, move %s.state "+
-				"and %s.wal.* away",
-				path, r.size-r.state.length, path, path, path)
-			if r.report.file == "" {
-				r.report.file = r.ledger.wal.slotName(0)
-			}
-			return &corruptError{r.report.file, r.report.offset, what}
+				"are written there: restore the files from a copy; or, to take %s as it stands, move %s.state and "+
+				"%s.wal.* away", path, r.size-r.state.length, path, path, path)
+			return &corruptError{cmp.Or(r.report.file, r.ledger.wal.slotName(0)), r.report.offset, what}
 		}
 		if err := r.ledger.bets.truncate(r.state.length); err != nil {
 			return fmt.Errorf("cutting %s: %w", path, err)
@@ -273,10 +265,6 @@ func (r *recovery) setDraw() error {
 		d.drawn = d.winner // that in force at the last snapshot of version 1
 	}
 	d.agencies, d.winner = r.options.agencies, r.options.winner
-	if d.agencies > 0 && d.drawn != noNumber && d.drawn != d.winner {
-		r.log.warn(actSorteoAnterior, success, "numero", d.drawn,
-			"motivo", "the draw of this store has taken place with this number: draw.winner counts no more")
-	}
 	return nil
 }
 
@@ -311,7 +299,7 @@ func (r *recovery) logRepairs() {
 		r.log.warn(actRecover, success, "file", r.report.file, "from_byte", r.report.offset,
 			"cut_records", r.report.cut, "reason", "a record before them "+unsynced)
 	}
-	if r.adopted {
+	if r.version == 0 && r.size > 0 {
 		r.log.info(actAdopt, success, "file", path, "bets", r.state.bets,
 			"reason", "there were no files of the store beside it")
 	}

@@ -52,7 +52,7 @@ func openWAL(d disk, path string, relaxed bool, segmentSize int64, after uint64,
 	replay func(version uint32, payload []byte) error) (*wal, walReport, error) {
 	w := &wal{disk: d, path: path, relaxed: relaxed, size: segmentSize, next: after + 1, zeros: make([]byte, 64<<10)}
 	w.release(after)
-	scan := walScan{next: after + 1, replay: replay, flag: os.O_RDWR}
+	scan := walScan{next: after + 1, replay: replay, flag: os.O_RDWR, buf: make([]byte, walMaxRecord)}
 	if err := scan.run(w); err != nil {
 		w.close()
 		return nil, scan.walReport, err
@@ -70,7 +70,7 @@ func readWAL(d disk, path string, after uint64,
 	replay func(version uint32, payload []byte) error) (report walReport, last, top uint64, err error) {
 	w := &wal{disk: d, path: path}
 	defer w.close()
-	scan := walScan{next: after + 1, replay: replay, flag: os.O_RDONLY}
+	scan := walScan{next: after + 1, replay: replay, flag: os.O_RDONLY, buf: make([]byte, walMaxRecord)}
 	err = scan.run(w)
 	last = scan.next - 1
 	return scan.walReport, last, max(last, scan.highest), err
@@ -263,9 +263,6 @@ func (r *walScan) stray(s *segment, at int64, sequence uint64) {
 // read returns the record at offset at of s; a nil payload says that there is no intact one.
 // Errors are of the disk.
 func (r *walScan) read(s *segment, at int64) (payload []byte, epoch, sequence uint64, err error) {
-	if r.buf == nil {
-		r.buf = make([]byte, walMaxRecord)
-	}
 	head := r.buf[:walRecordHead]
 	if at+walRecordHead > s.size {
 		return nil, 0, 0, nil
