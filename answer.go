@@ -176,7 +176,6 @@ type answerer struct {
 	drawn   <-chan struct{} // closed once winners knows them
 	counts  *counts
 	log     *logger
-	lines   *burst
 	idle    time.Duration // conn.idle: for how long a client may leave an answer
 	refused func()        // ends the reader, after a batch of a source was not taken
 	out     []byte        // ready answers that are not yet written
@@ -203,7 +202,7 @@ func (a *answerer) run() {
 }
 
 // rest lets go of the memory that an idle connection does not need.
-func (a *answerer) rest() { a.out, a.lines.lines = nil, nil }
+func (a *answerer) rest() { a.out = nil }
 
 // send waits until an answer is ready and puts it into out. What is in out leaves before it
 // waits.
@@ -295,35 +294,32 @@ func (a *answerer) sendWinners(ans *answer) {
 	}
 }
 
-// note counts a message with bets, and puts its line into the burst.
+// note counts a message with bets, and logs it.
 func (a *answerer) note(ans *answer) {
-	if ans.bets > 0 {
-		a.counts.batch(ans.tally())
+	if ans.bets == 0 {
+		return
+	}
+	a.counts.batch(ans.tally())
+	became := success
+	if ans.code != ackStored {
+		became = fail
 	}
 	switch {
-	case ans.bets == 0:
 	case ans.single != nil:
-		became := success
-		if ans.code != ackStored {
-			became = fail
-		}
 		a.log.info(actApuestaAlmacenada, became, "dni", ans.single.document, "numero", ans.single.number)
 	case ans.code == ackStored:
-		a.lines.add(actApuestaRecibida, success, count{"cantidad", ans.bets})
+		a.log.info(actApuestaRecibida, became, "cantidad", ans.bets)
 	default:
 		refused := ans.bets - ans.stored
 		if ans.code == ackUnavailable {
 			refused = 0 // neither stored nor refused: not taken
 		}
-		a.lines.add(actApuestaRecibida, fail, count{"cantidad", ans.bets},
-			count{"almacenadas", ans.stored}, count{"rechazadas", refused})
+		a.log.info(actApuestaRecibida, became, "cantidad", ans.bets, "almacenadas", ans.stored, "rechazadas", refused)
 	}
 }
 
-// flush writes the lines, then the answers. A client that does not take them off in
-// conn.idle is cut off.
+// flush writes the answers. A client that does not take them off in conn.idle is cut off.
 func (a *answerer) flush() {
-	a.lines.flush() // the line says what is stored, whether its answer arrives or not
 	if len(a.out) > 0 && !a.broken {
 		a.conn.SetWriteDeadline(time.Now().Add(a.idle))
 		if _, err := a.conn.Write(a.out); err != nil {

@@ -31,7 +31,7 @@ func (c *takenConn) Close() error                     { c.closed = true; return 
 func newAnswerTest() (*answerer, *takenConn) {
 	conn := &takenConn{}
 	return &answerer{counts: newCounts(),
-		queue: newAnswerQueue(), conn: conn, log: quiet, lines: newBurst(quiet), idle: time.Minute,
+		queue: newAnswerQueue(), conn: conn, log: quiet, idle: time.Minute,
 		winners: func(uint8) (int, func(func([]byte) bool) error, bool) { return 0, nil, false },
 		drawn:   make(chan struct{}), refused: func() {}, ended: make(chan struct{}),
 	}, conn

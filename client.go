@@ -129,7 +129,6 @@ type delivery struct {
 	c      *client
 	link   *link
 	window *window // the client's once it has resumed
-	lines  *burst  // the receiver's lines of the log, not yet written
 	out    []byte  // the sender's batches, not yet written
 }
 
@@ -142,15 +141,14 @@ func newDelivery(c *client, l *link) *delivery {
 	if !c.cfg.resume {
 		size = 1
 	}
-	d := &delivery{c: c, link: l, window: newWindow(size), lines: newBurst(c.log)}
+	d := &delivery{c: c, link: l, window: newWindow(size)}
 	d.out = make([]byte, 0, sendAtOnce+maxMessage)
 	l.beforeWait = d.yield
 	return d
 }
 
-// yield lets the sender and the log know of the answers that have come.
+// yield lets the sender know of the answers that have come.
 func (d *delivery) yield() {
-	d.lines.flush()
 	d.window.wake()
 }
 
@@ -214,7 +212,6 @@ func (d *delivery) send(ctx context.Context) error {
 	go func() {
 		defer close(received)
 		d.end(d.receive())
-		d.lines.flush()
 	}()
 	defer context.AfterFunc(ctx, d.window.wake)()
 	d.end(d.sendBatches(ctx))
@@ -324,12 +321,10 @@ func (d *delivery) settle(batch span, ack Ack) error {
 	c := d.c
 	switch ack.Code {
 	case ackStored:
-		d.lines.add(actApuestasEnviadas, success, count{"cantidad", batch.bets})
+		c.log.info(actApuestasEnviadas, success, "cantidad", batch.bets)
 	case ackRefused:
-		d.lines.flush()
 		c.log.info(actApuestasEnviadas, fail, "cantidad", batch.bets, "estado", string(ack.Status))
 	default:
-		d.lines.flush()
 		c.log.warn(actApuestasEnviadas, fail, "cantidad", batch.bets, "estado", string(ack.Status))
 		return ackError(ack)
 	}

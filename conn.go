@@ -100,7 +100,7 @@ func newServerConn(svc *service, conn net.Conn, from peer) *serverConn {
 	c.decider.rule.agency = from.agency
 	c.visit.sends(from.agency)
 	c.answerer = &answerer{
-		queue: newAnswerQueue(), conn: conn, counts: svc.counts, log: svc.log, lines: newBurst(svc.log), idle: svc.idle,
+		queue: newAnswerQueue(), conn: conn, counts: svc.counts, log: svc.log, idle: svc.idle,
 		winners: svc.store.winners, drawn: svc.store.drawn, ended: make(chan struct{}),
 		refused: func() {
 			c.ending.Store(true)

@@ -134,15 +134,15 @@ func (c *counts) recoveredIn(d time.Duration) {
 	c.recovered = d
 }
 
-// listen returns a logger like log, which also tells hear of each line that is no burst's.
+// listen returns a logger like log, which also tells hear of each line.
 func (c *counts) listen(log *logger) *logger {
 	more := *log
 	more.heard = c.hear
 	return &more
 }
 
-// hear keeps what the log says of troubles and repairs; a logger calls it for each line that
-// does not belong to a batch. Such a line never has a bettor's name or document.
+// hear keeps what the log says of troubles and repairs; its logger calls it for each line.
+// What is kept never has a bettor's name or document.
 func (c *counts) hear(now time.Time, level level, action string, line []byte) {
 	repair := action == actRecover || action == actAdopt
 	if level < levelWarning && !repair {

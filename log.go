@@ -105,14 +105,11 @@ const (
 	logPatience = 5 * time.Second
 	// tellPatience is for how long standard error may take nothing.
 	tellPatience = time.Second
-	// logDelay is how long a line may wait for others, with which it shares a write.
+	// logDelay is how long a line may wait for others, with which it shares a write: a wake and
+	// a write for each cost 7 % of the server.
 	logDelay = time.Millisecond
-	// logQueue is how many writes wait for standard output. Each is a line, or a burst.
-	logQueue = 64
-	// writeMax is how many bytes of lines are enough for a write.
-	writeMax = 32 << 10
-	// burstMax is how many bytes of lines a burst gathers for one write.
-	burstMax = 4 << 10
+	// logQueue is how many bytes of lines wait for standard output: then nobody adds to them.
+	logQueue = 64 << 10
 )
 
 // A lineWriter writes whole lines, one after another, whichever goroutine they come from.
@@ -123,101 +120,94 @@ const (
 // are dropped and counted, and standard error is told so once. When it takes lines again,
 // a line says how many are missing.
 type lineWriter struct {
-	out     io.Writer
-	errors  io.Writer // where it is said that lines are dropped
-	queue   chan *[]byte
-	spare   sync.Pool                // of *[]byte: memory for lines that will wait
-	waiting atomic.Int64             // writes that are in the queue or under way
-	bar     atomic.Pointer[progress] // shares the terminal and steps aside for a line; nil: there is none
-	stuck   atomic.Bool              // nobody has found room in the queue for logPatience: nobody waits for it any more
-	dropped atomic.Int64             // lines, since the last that was written
-	told    sync.Once                // standard error was told
+	out    io.Writer
+	errors io.Writer                // where it is said that lines are dropped
+	told   sync.Once                // it was said
+	bar    atomic.Pointer[progress] // shares the terminal and steps aside for a line; nil: there is none
+
+	mu      sync.Mutex // protects following
+	changed sync.Cond  // for all who wait: lines have come or have left, or a write takes too long
+	queued  []byte     // lines that wait
+	began   time.Time  // when the write that is under way began; zero: none is
+	dropped int        // lines, since the last that was written
 }
 
 // newLineWriter returns a writer of lines to out.
 func newLineWriter(out, errors io.Writer) *lineWriter {
-	w := &lineWriter{out: out, errors: errors, queue: make(chan *[]byte, logQueue)}
-	w.spare.New = func() any { return new([]byte) }
+	w := &lineWriter{out: out, errors: errors}
+	w.changed.L = &w.mu
 	go w.writeLoop()
 	return w
 }
 
-// writeLoop writes what comes into the queue. It waits a little for more: a wake and a write
-// for each burst cost 7 % of the server.
-func (w *lineWriter) writeLoop() {
-	var lines []byte
-	for first := range w.queue {
-		time.Sleep(logDelay)
-		lines = append(lines[:0], *first...)
-		w.spare.Put(first)
-		taken := 1
-		for more := true; more && len(lines) < writeMax; {
-			select {
-			case next := <-w.queue:
-				lines = append(lines, *next...)
-				w.spare.Put(next)
-				taken++
-			default:
-				more = false
-			}
-		}
-		w.write(lines)
-		w.waiting.Add(int64(-taken))
-	}
-}
-
-// Write takes lines, which end with a line break. It never fails. Where the queue is full it
-// waits, but for no longer than logPatience.
+// Write takes lines, which end with a line break. It never fails. Where too many wait it
+// waits too, until the write that is under way is stuck.
 func (w *lineWriter) Write(lines []byte) (int, error) {
-	w.waiting.Add(1)
-	queued := w.spare.Get().(*[]byte)
-	*queued = append((*queued)[:0], lines...)
-	select {
-	case w.queue <- queued:
-		return len(lines), nil
-	default:
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.queued) >= logQueue && !w.stuck() {
+		w.changed.Wait()
 	}
-	if !w.stuck.Load() {
-		select {
-		case w.queue <- queued:
-			return len(lines), nil
-		case <-time.After(logPatience):
-			w.stuck.Store(true)
-			w.tell("it takes nothing")
-		}
+	if len(w.queued) < logQueue {
+		w.queued = append(w.queued, lines...)
+		w.changed.Broadcast()
+	} else {
+		w.dropped += bytes.Count(lines, []byte{'\n'})
 	}
-	w.waiting.Add(-1)
-	w.drop(lines)
 	return len(lines), nil
 }
 
-// write writes lines, and the line that says how many are missing.
-func (w *lineWriter) write(lines []byte) {
-	var err error
-	w.bar.Load().around(func() { _, err = w.out.Write(lines) })
-	if err != nil {
-		w.drop(lines)
-		w.tell(err.Error())
-		return
-	}
-	w.stuck.Store(false)
-	if missing := w.dropped.Swap(0); missing > 0 {
-		line := appendLine(nil, time.Now(), levelWarning, actLog, fail, "lines", missing,
-			"reason", "nothing took them: they are missing here")
-		w.write(append(line, '\n'))
+// stuck reports whether a write has taken too long already. w.mu is held.
+func (w *lineWriter) stuck() bool { return !w.began.IsZero() && time.Since(w.began) >= logPatience }
+
+// writeLoop writes what is queued. The queue and what is being written change places.
+func (w *lineWriter) writeLoop() {
+	var lines []byte
+	w.mu.Lock()
+	for {
+		for len(w.queued) == 0 {
+			w.changed.Wait()
+		}
+		w.mu.Unlock()
+		time.Sleep(logDelay)
+		w.mu.Lock()
+		lines, w.queued, w.began = w.queued, lines[:0], time.Now()
+		w.changed.Broadcast()
+		w.mu.Unlock()
+		err := w.write(lines)
+		w.mu.Lock()
+		w.began = time.Time{}
+		if err != nil {
+			w.dropped += bytes.Count(lines, []byte{'\n'})
+		} else if w.dropped > 0 {
+			line := appendLine(nil, time.Now(), levelWarning, actLog, fail, "lines", w.dropped,
+				"reason", "nothing took them: they are missing here")
+			w.queued, w.dropped = append(append(line, '\n'), w.queued...), 0
+		}
+		w.changed.Broadcast()
 	}
 }
 
-// drop counts lines that nobody will see.
-func (w *lineWriter) drop(lines []byte) { w.dropped.Add(int64(bytes.Count(lines, []byte{'\n'}))) }
+// write writes lines. If that fails, or takes too long, standard error is told.
+func (w *lineWriter) write(lines []byte) (err error) {
+	late := time.AfterFunc(logPatience, func() {
+		w.tell("it takes nothing")
+		w.changed.Broadcast()
+	})
+	defer late.Stop()
+	w.bar.Load().around(func() { _, err = w.out.Write(lines) })
+	if err != nil {
+		w.tell(err.Error())
+	}
+	return err
+}
 
 // drain waits until all lines are written, or nothing takes them.
 func (w *lineWriter) drain() {
-	for end := time.Now().Add(logPatience); w.waiting.Load() > 0; time.Sleep(time.Millisecond) {
-		if w.stuck.Load() || time.Now().After(end) {
-			w.tell("it takes nothing")
-			return
-		}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for (len(w.queued) > 0 || !w.began.IsZero()) && !w.stuck() {
+		w.changed.Wait()
 	}
 }
 
@@ -299,52 +289,6 @@ func (l *logger) line(level level, action string, r result, more []any) {
 	l.out.Write(append(line, '\n')) // a log that cannot be written has nobody to tell
 }
 
-// A burst gathers the lines of several batches that were answered together, so that they
-// cost one write. It is used by one goroutine.
-type burst struct {
-	out     io.Writer
-	enabled bool // lines are at INFO
-	lines   []byte
-	now     time.Time // of the first line
-}
-
-// newBurst returns a burst that writes where log does.
-func newBurst(log *logger) *burst {
-	return &burst{out: log.out, enabled: log.level <= levelInfo}
-}
-
-// add adds a line at INFO, without making garbage: counts is a list of key and number.
-func (b *burst) add(action string, r result, counts ...count) {
-	if !b.enabled {
-		return
-	}
-	if len(b.lines) == 0 {
-		b.now = time.Now()
-	}
-	b.lines = appendLine(b.lines, b.now, levelInfo, action, r)
-	for _, c := range counts {
-		b.lines = append(append(append(b.lines, " | "...), c.key...), ": "...)
-		b.lines = strconv.AppendInt(b.lines, int64(c.n), 10)
-	}
-	if b.lines = append(b.lines, '\n'); len(b.lines) >= burstMax {
-		b.flush()
-	}
-}
-
-// A count is a key of a line and its number.
-type count struct {
-	key string
-	n   int
-}
-
-// flush writes what was gathered.
-func (b *burst) flush() {
-	if len(b.lines) > 0 {
-		b.out.Write(b.lines) // a log that cannot be written has nobody to tell
-		b.lines = b.lines[:0]
-	}
-}
-
 // appendLine appends a line without its line break. more is a list of keys, each with its value
 // behind it.
 func appendLine(line []byte, now time.Time, level level, action string, r result, more ...any) []byte {
@@ -365,6 +309,9 @@ const maxValue = 512
 // appendValue appends the value of a key. All values pass through here, so whatever a peer or a
 // file says is made harmless and cut to maxValue bytes.
 func appendValue(line []byte, value any) []byte {
+	if n, ok := value.(int); ok { // as in the lines of batches
+		return strconv.AppendInt(line, int64(n), 10)
+	}
 	text, start := fmt.Sprint(value), len(line)
 	line = appendHarmless(line, text[:min(len(text), maxValue+1)])
 	if len(line)-start <= maxValue {
@@ -384,10 +331,9 @@ func appendHarmless(line []byte, s string) []byte {
 		char, size := utf8.DecodeRuneInString(s[i:])
 		switch {
 		case char == utf8.RuneError && size == 1, char == '|', char < ' ', char == 0x7f:
-			line = append(line, '\\', 'x', "0123456789abcdef"[s[i]>>4], "0123456789abcdef"[s[i]&15])
+			line = fmt.Appendf(line, `\x%02x`, s[i])
 		case unicode.IsControl(char), char == '\u2028', char == '\u2029':
-			line = append(line, `\u`...)
-			line = append(line, strconv.FormatInt(0x10000+int64(char), 16)[1:]...)
+			line = fmt.Appendf(line, `\u%04x`, char)
 		default:
 			line = append(line, s[i:i+size]...)
 		}

@@ -201,26 +201,18 @@ func TestLogWholeLines(t *testing.T) {
 		all.Add(1)
 		go func() {
 			defer all.Done()
-			lines := newBurst(log)
 			for n := range rounds {
 				log.info("single", success, "id", id, "n", n)
-				lines.add("burst", success, count{"id", id}, count{"n", n})
-				lines.add("burst", success, count{"id", id}, count{"m", n})
 				out.share(nil) // as a client does while others write
-				lines.flush()
 			}
 		}()
 	}
 	all.Wait()
 	out.drain()
-	singles, bursts := [writers]int{}, 0
+	singles := [writers]int{}
 	for line := range strings.Lines(slow.String()) {
 		line = strings.TrimSuffix(line, "\n")
 		checkLogLine(t, line)
-		if strings.Contains(line, "action: burst") {
-			bursts++
-			continue
-		}
 		fields := strings.Fields(line)
 		id, _ := strconv.Atoi(fields[10])
 		if n, want := fields[13], strconv.Itoa(singles[id]); n != want {
@@ -233,70 +225,14 @@ func TestLogWholeLines(t *testing.T) {
 			t.Errorf("writer %d: got %d lines, want %d", id, got, rounds)
 		}
 	}
-	if want := 2 * writers * rounds; bursts != want {
-		t.Errorf("got %d lines of bursts, want %d", bursts, want)
-	}
 }
 
-// A countingWriter counts writes.
-type countingWriter struct {
-	bytes.Buffer
-	writes int
-}
-
-func (w *countingWriter) Write(p []byte) (int, error) {
-	w.writes++
-	return w.Buffer.Write(p)
-}
-
-func TestBurst(t *testing.T) {
-	var out countingWriter
-	lines := newBurst(newLogger(&out, levelInfo))
-	lines.flush()
-	if out.writes != 0 {
-		t.Errorf("flush of nothing: got %d writes, want 0", out.writes)
-	}
-	lines.add("apuesta_recibida", success, count{"cantidad", 150})
-	lines.add("apuesta_recibida", fail, count{"cantidad", 150}, count{"almacenadas", 148}, count{"rechazadas", 2})
-	if out.writes != 0 {
-		t.Errorf("before flush: got %d writes, want 0", out.writes)
-	}
-	lines.flush()
-	lines.flush()
-	if out.writes != 1 {
-		t.Errorf("got %d writes, want 1", out.writes)
-	}
-	got := strings.Split(out.String(), "\n")
-	want := []string{"action: apuesta_recibida | result: success | cantidad: 150",
-		"action: apuesta_recibida | result: fail | cantidad: 150 | almacenadas: 148 | rechazadas: 2"}
-	for i := range want {
-		checkLogLine(t, got[i])
-		if !strings.HasSuffix(got[i], "INFO     "+want[i]) {
-			t.Errorf("got %q, want %q", got[i], want[i])
-		}
-	}
-	lines.add("later", success)
-	lines.flush()
-	if got := strings.Count(out.String(), "\n"); got != 3 {
-		t.Errorf("got %d lines, want 3", got)
-	}
-	quiet := newBurst(newLogger(&out, levelWarning))
-	quiet.add("apuesta_recibida", success, count{"cantidad", 1})
-	quiet.flush()
-	if out.writes != 2 {
-		t.Errorf("level WARNING: got %d writes, want no further one", out.writes-2)
-	}
-}
-
-// BenchmarkLogLine writes the line of a batch through a burst, as the server and the client do.
+// BenchmarkLogLine writes the line of a batch, as the server and the client do.
 func BenchmarkLogLine(b *testing.B) {
-	lines := &burst{out: new(bytes.Buffer), enabled: true}
+	log := newLogger(io.Discard, levelInfo)
 	b.ReportAllocs()
 	for b.Loop() {
-		lines.add("apuesta_recibida", success, count{"cantidad", 150})
-		if len(lines.lines) > 8<<10 {
-			lines.lines = lines.lines[:0]
-		}
+		log.info("apuesta_recibida", success, "cantidad", 150)
 	}
 }
 
@@ -377,11 +313,17 @@ func TestLogStuck(t *testing.T) {
 		}()
 	}
 	all.Wait()
-	if w.dropped.Load() == 0 {
+	w.mu.Lock()
+	if w.dropped == 0 {
 		t.Error("got no line dropped, want some")
 	}
+	w.mu.Unlock()
 	go io.Copy(io.Discard, in) // the first drop is said on the same pipe; then all is as before
-	waitFor(t, "the writer goes on", func() bool { return !w.stuck.Load() && w.dropped.Load() == 0 })
+	waitFor(t, "the writer goes on", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return !w.stuck() && w.dropped == 0
+	})
 	w.drain()
 }
 

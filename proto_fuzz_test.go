@@ -191,7 +191,6 @@ func TestAllocations(t *testing.T) {
 		t.Fatal(err)
 	}
 	dst := make([]byte, 0, maxMessage)
-	lines := &burst{enabled: true, lines: make([]byte, 0, 1024)}
 	for name, do := range map[string]func(){
 		"parseBatchHead": func() { parseBatchHead(m) },
 		"parseBatchBet":  func() { parseBatchBet(m, batchHead, 0, 150, &b) },
@@ -203,7 +202,6 @@ func TestAllocations(t *testing.T) {
 		"appendRow odd":  func() { appendRow(dst, &oddBet) },
 		"appendAck":      func() { appendAck(dst, ackStored, "") },
 		"parseAck":       func() { parseAck([]byte{opAck, 0, 0, 0}) },
-		"burst.add":      func() { lines.lines = lines.lines[:0]; lines.add("a", success, count{"n", 150}) },
 	} {
 		if got := testing.AllocsPerRun(100, do); got != 0 {
 			t.Errorf("%s: got %v allocations, want 0", name, got)
