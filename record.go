@@ -35,7 +35,7 @@ type state struct {
 //	u32 winning number of the draw, which took place behind all of the above; 0xffffffff: no draw
 //
 // The rows come first so that a group can be filled while it is open: what precedes them has a
-// fixed size. Version 1 is read as well (parseFirst); the segment tells the version.
+// fixed size. Version 1 is read as well (parseRedo); the segment tells the version.
 
 // redoRowsAt is where the rows start in a record with its head.
 const redoRowsAt = walRecordHead + 8 + 4 + 4
@@ -88,46 +88,39 @@ func appendMark(dst []byte, key sourceKey, at mark) []byte {
 // for.
 var errPayload = errors.New("state: not in the form of this version")
 
-// parseRedo reads a payload of a log of that version.
-func parseRedo(version uint32, payload []byte) (*redo, error) {
-	d := decoder{data: payload}
-	r := &redo{length: int64(d.u64()), count: d.u32(), rows: d.bytes(int(d.u32())), drawn: noNumber}
-	if version == 1 {
-		r.parseFirst(&d)
-	} else {
-		r.crc = d.u32()
-		for range d.integer(2) {
-			r.marks = append(r.marks, d.mark(false))
-		}
-		r.finished = d.bytes(int(d.u8()))
-		r.drawn = int(int32(d.u32()))
-	}
-	if d.bad || len(d.data) > 0 {
-		return nil, errPayload
-	}
-	return r, nil
-}
-
-// parseFirst reads the rest of a payload of version 1, behind the rows:
+// parseRedo reads a payload of a log of that version. In version 1 what stands behind the rows is:
 //
 //	u16 sources, for each: u8 agency, u8 length, name, u64 records, u32 crc
 //	u32 winners, for each: u8 agency, u8 length, document
 //	u8 agencies that finished with this record, for each: u8 agency
 //	u8 1: the draw took place, after all of the above
 //
-// The winners may be of another number than the draw's: they are found in the bets file instead.
-func (r *redo) parseFirst(d *decoder) {
-	for range d.integer(2) {
-		r.marks = append(r.marks, d.mark(true))
+// Its winners may be of another number than the draw's: they are found in the bets file instead.
+func parseRedo(version uint32, payload []byte) (*redo, error) {
+	d := decoder{data: payload, version: version}
+	r := &redo{length: int64(d.u64()), count: d.u32(), rows: d.bytes(int(d.u32())), drawn: noNumber}
+	if version > 1 {
+		r.crc = d.u32()
 	}
-	for n := d.u32(); n > 0 && !d.bad; n-- {
-		d.u8()
-		d.bytes(int(d.u8()))
+	for range d.integer(2) {
+		r.marks = append(r.marks, d.mark())
+	}
+	if version == 1 {
+		for n := d.u32(); n > 0 && !d.bad; n-- {
+			d.u8()
+			d.bytes(int(d.u8()))
+		}
 	}
 	r.finished = d.bytes(int(d.u8()))
-	if d.u8() == 1 {
+	if version > 1 {
+		r.drawn = int(int32(d.u32()))
+	} else if d.u8() == 1 {
 		r.drawn = unknownNumber
 	}
+	if d.bad || len(d.data) > 0 {
+		return nil, errPayload
+	}
+	return r, nil
 }
 
 // precedes reports whether r's rows follow on what the state says of the bets file.
@@ -161,7 +154,7 @@ func (s *state) apply(sequence uint64, r *redo) {
 //	u32 sources, for each as in a record
 //	u32 CRC-32C of all before it
 //
-// Version 1 is read as well (parseFirst).
+// Version 1 is read as well (parseState).
 const (
 	stateMagic   = "tp0state"
 	stateVersion = 2
@@ -189,7 +182,11 @@ func appendState(dst []byte, s *state) []byte {
 	return le.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
 }
 
-// parseState reads a snapshot. One of version 1 says nothing of crc.
+// parseState reads a snapshot. One of version 1 says nothing of crc; behind bets it has:
+//
+//	u8 1: drawn, u32 winning number (0xffffffff: none), 4 × u64 agencies that finished
+//	u32 sources, for each as in a record of version 1
+//	winners
 func parseState(data []byte) (s state, version uint32, err error) {
 	le := binary.LittleEndian
 	end := len(data) - 4
@@ -198,56 +195,44 @@ func parseState(data []byte) (s state, version uint32, err error) {
 		return s, 0, errors.New("damaged (its checksum does not match): restore it from a copy")
 	}
 	d := decoder{data: data[len(stateMagic):end]}
-	version = d.u32()
+	d.version = d.u32()
 	s = state{sequence: d.u64(), length: int64(d.u64()), bets: d.u64()}
-	switch version {
+	switch d.version {
 	case 1:
-		s.parseFirst(&d)
+		drawn := d.u8()
+		s.draw.winner, s.draw.drawn = int(int32(d.u32())), noNumber
+		if drawn == 1 {
+			s.draw.drawn = s.draw.winner
+		}
 	case stateVersion:
 		s.crc = d.u32()
 		s.draw.drawn = int(int32(d.u32()))
-		s.parseSources(&d, false)
 	default:
 		return s, 0, fmt.Errorf("version %d is newer than this program, which knows %d: start a newer program",
-			version, stateVersion)
+			d.version, stateVersion)
 	}
-	if d.bad || len(d.data) > 0 {
-		return s, 0, errPayload
-	}
-	return s, version, nil
-}
-
-// parseFirst reads the rest of a snapshot of version 1, behind bets:
-//
-//	u8 1: drawn, u32 winning number (0xffffffff: none), 4 × u64 agencies that finished
-//	u32 sources, for each as in a record of version 1
-//	winners
-func (s *state) parseFirst(d *decoder) {
-	drawn := d.u8()
-	s.draw.winner, s.draw.drawn = int(int32(d.u32())), noNumber
-	if drawn == 1 {
-		s.draw.drawn = s.draw.winner
-	}
-	s.parseSources(d, true)
-	d.data = nil // the winners: they are found in the bets file
-}
-
-// parseSources reads the snapshot's agencies that finished, and its sources.
-func (s *state) parseSources(d *decoder, first bool) {
 	for i := range s.draw.finished {
 		s.draw.finished[i] = d.u64()
 	}
 	for n := d.u32(); n > 0 && !d.bad; n-- {
-		m := d.mark(first)
+		m := d.mark()
 		s.sources.put(m.key, m.at)
 	}
+	if d.version == 1 {
+		d.data = nil // the winners: they are found in the bets file
+	}
+	if d.bad || len(d.data) > 0 {
+		return s, 0, errPayload
+	}
+	return s, d.version, nil
 }
 
 // A decoder reads integers and bytes from data; once it has run short, bad stays set and all it
 // returns is zero.
 type decoder struct {
-	data []byte
-	bad  bool
+	data    []byte
+	version uint32 // of the form
+	bad     bool
 }
 
 // bytes returns the next n bytes, which alias the data; nil if there are fewer. A length that the
@@ -275,13 +260,13 @@ func (d *decoder) u64() uint64 { return d.integer(8) }
 
 // mark reads a source and how far it got. Version 1 did not say how many of its bets were
 // stored: all of them count.
-func (d *decoder) mark(first bool) (m sourceMark) {
+func (d *decoder) mark() (m sourceMark) {
 	m.key.agency = d.u8() // statements of their own: the order is that of the bytes
 	m.key.name = string(d.bytes(int(d.u8())))
 	m.at.Records = d.u64()
 	m.at.CRC = d.u32()
 	m.at.stored = m.at.Records
-	if !first {
+	if d.version > 1 {
 		m.at.stored = d.u64()
 	}
 	return m
