@@ -45,10 +45,17 @@ type file interface {
 
 // A fatalError is a failure after which nothing may be answered any more: a failed sync, which
 // leaves unknown what is on the disk. What could not be opened has not failed to sync.
-type fatalError struct{ err error }
+type fatalError struct{ error }
 
-func (e *fatalError) Error() string { return e.err.Error() }
-func (e *fatalError) Unwrap() error { return e.err }
+func (e *fatalError) Unwrap() error { return e.error }
+
+// syncFailed makes err, with which a sync of what ended, a fatal one; nil: it has not failed.
+func syncFailed(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fatalError{fmt.Errorf("store: sync of %s: %w", what, err)}
+}
 
 // isFatal reports whether nothing may be answered after err.
 func isFatal(err error) bool {

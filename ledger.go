@@ -50,9 +50,8 @@ type ledger struct {
 // A ledgerOwner is whoever puts records into a ledger, and knows what they say.
 type ledgerOwner interface {
 	// snapshot returns the state as of a record that was committed, that record's number, and
-	// the length of the bets file with its rows; no state if that is the record of number
-	// known.
-	snapshot(known uint64) (state []byte, sequence uint64, length int64)
+	// the length of the bets file with its rows.
+	snapshot() (state []byte, sequence uint64, length int64)
 	// failed is told of the first fatal error, wherever it was met.
 	failed(err error)
 }
@@ -139,7 +138,7 @@ func (l *ledger) unwrite() error {
 			return fmt.Errorf("store: taking back rows: %w", err)
 		}
 		if err := l.bets.sync(); err != nil {
-			return &fatalError{fmt.Errorf("store: sync of %s: %w", l.path, err)}
+			return syncFailed(l.path, err)
 		}
 		l.spilled = false
 	}
@@ -163,7 +162,7 @@ func (l *ledger) hasRoom(n int) error {
 	if err := l.makeRoom(n); err != nil {
 		return err
 	}
-	return l.wal.probe(n)
+	return l.note(l.wal.probe(n))
 }
 
 // makeRoom sees to it that the log takes a record of n bytes. Where no further segment can be
@@ -237,20 +236,18 @@ func (l *ledger) checkpoint() error {
 	// The snapshot is taken in memory, so the intake waits for no disk. All rows that it counts
 	// have been written by then. So the sync that follows covers them, and what is written
 	// meanwhile does no harm.
-	state, sequence, length := l.owner.snapshot(l.wal.covered.Load())
-	if state != nil {
-		if err := l.bets.datasync(); err != nil {
-			return l.note(&fatalError{fmt.Errorf("store: sync of %s: %w", l.path, err)})
-		}
-		if err := l.writeSnapshot(state); err != nil {
-			return l.note(err)
-		}
-		// Otherwise a system with much memory keeps all that was ever written: on a virtual
-		// machine, whose memory is slow to touch for the first time, 20 million bets took 1.4
-		// times as long.
-		if end := length - betsCached; end > 0 {
-			l.bets.forget(end)
-		}
+	state, sequence, length := l.owner.snapshot()
+	if err := l.bets.datasync(); err != nil {
+		return l.note(syncFailed(l.path, err))
+	}
+	if err := l.writeSnapshot(state); err != nil {
+		return l.note(err)
+	}
+	// Otherwise a system with much memory keeps all that was ever written: on a virtual
+	// machine, whose memory is slow to touch for the first time, 20 million bets took 1.4
+	// times as long.
+	if end := length - betsCached; end > 0 {
+		l.bets.forget(end)
 	}
 	l.wal.release(sequence)
 	return nil
@@ -270,16 +267,13 @@ func (l *ledger) writeSnapshot(state []byte) error {
 	// Synced before it gets its name: otherwise a power cut could leave the name on a file
 	// without its bytes.
 	if err := f.sync(); err != nil {
-		return &fatalError{fmt.Errorf("store: sync of %s: %w", temp, err)}
+		return syncFailed(temp, err)
 	}
 	if err := l.disk.rename(temp, name); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
 	// Only when the name is durable too may segments of the log be given back.
-	if err := l.disk.syncDir(); err != nil {
-		return &fatalError{fmt.Errorf("store: sync of the folder of %s: %w", name, err)}
-	}
-	return nil
+	return syncFailed("the folder of "+name, l.disk.syncDir())
 }
 
 // syncLoop syncs the log every interval.

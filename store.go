@@ -238,8 +238,7 @@ func (s *store) settle(g *group, sequence uint64, err error) {
 	defer s.mu.Unlock()
 	s.groups.committing = nil
 	switch {
-	case s.health.fatal != nil || isFatal(err):
-		s.die(err)
+	case s.health.fatal != nil: // failed was told of it
 		g.end(s.health.fatal)
 	case err == nil:
 		s.settleDone(g, sequence)
@@ -317,11 +316,10 @@ func (s *store) settleTrouble(g *group, err error) {
 	s.drawing.finished, s.drawing.begun = s.state.draw.finished, s.state.draw.drawn != noNumber
 }
 
-// die ends the store: nothing is answered any more. s.mu is held.
-func (s *store) die(err error) {
-	if s.health.fatal != nil {
-		return
-	}
+// failed ends the store because of a fatal error that the ledger met: nothing is answered any more.
+func (s *store) failed(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.health.fatal = err
 	s.log.error(actStore, fail, "file", s.ledger.path, "reason", err,
 		"todo", "check the disk, then start the server again: it recovers what was acknowledged")
@@ -332,20 +330,10 @@ func (s *store) die(err error) {
 }
 
 // snapshot is what the ledger puts into a checkpoint.
-func (s *store) snapshot(known uint64) (data []byte, sequence uint64, length int64) {
+func (s *store) snapshot() (data []byte, sequence uint64, length int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state.sequence != known {
-		data = appendState(nil, &s.state)
-	}
-	return data, s.state.sequence, s.state.length
-}
-
-// failed ends the store because of what the ledger met beside a commit.
-func (s *store) failed(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.die(err)
+	return appendState(nil, &s.state), s.state.sequence, s.state.length
 }
 
 // probe waits a little and looks whether there is room again, for as much as was refused. s.mu
@@ -358,10 +346,7 @@ func (s *store) probe() {
 	}
 	err := s.ledger.hasRoom(s.health.need)
 	s.mu.Lock()
-	switch {
-	case isFatal(err):
-		s.die(err)
-	case err == nil:
+	if err == nil {
 		s.health.trouble = nil
 		s.log.info(actStore, success, "file", s.ledger.path, "reason", "there is room again: bets are taken")
 	}

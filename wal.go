@@ -146,10 +146,7 @@ func (w *wal) sync() error {
 
 // datasync syncs the segment. It only fails fatally.
 func (s *segment) datasync() error {
-	if err := s.file.datasync(); err != nil {
-		return &fatalError{fmt.Errorf("wal: sync of %s: %w", s.name, err)}
-	}
-	return nil
+	return syncFailed(s.name, s.file.datasync())
 }
 
 // makeRoom sees to it that there is room for a record of n bytes: where the current segment has
@@ -228,23 +225,7 @@ func (w *wal) create(name string) (*segment, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wal: %w", err)
 	}
-	s := &segment{name: name, file: f}
-	if err := w.disk.syncDir(); err != nil {
-		return s, &fatalError{fmt.Errorf("wal: sync of the folder of %s: %w", name, err)}
-	}
-	return s, nil
-}
-
-// fillUp writes zeros up to the full size of a segment, durably.
-func (w *wal) fillUp(s *segment) error {
-	if s.size >= w.size {
-		return nil
-	}
-	if err := w.fill(s.file, s.size, w.size); err != nil {
-		return fmt.Errorf("wal: making room for the log: %w", err)
-	}
-	s.size = w.size
-	return s.datasync()
+	return &segment{name: name, file: f}, syncFailed("the folder of "+name, w.disk.syncDir())
 }
 
 // fill writes zeros from one offset to another.
@@ -257,11 +238,17 @@ func (w *wal) fill(f file, from, to int64) error {
 	return nil
 }
 
-// begin makes a free segment ready for records from w.next on. Its header is durable before any
-// record is written behind it.
+// begin makes a free segment ready for records from w.next on. It has its full size, durably, before
+// the header says so, and the header is durable before any record is written behind it.
 func (w *wal) begin(s *segment) error {
-	if err := w.fillUp(s); err != nil {
-		return err
+	if s.size < w.size {
+		if err := w.fill(s.file, s.size, w.size); err != nil {
+			return fmt.Errorf("wal: making room for the log: %w", err)
+		}
+		if err := s.datasync(); err != nil {
+			return err
+		}
+		s.size = w.size
 	}
 	if w.epoch == 0 {
 		// Nobody can guess it: ChaCha8, seeded by the system. crypto/rand would be 12 KB more of program.
