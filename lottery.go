@@ -55,7 +55,7 @@ func (s *agencySet) count() (n int) {
 type survey struct {
 	bets    io.ReaderAt
 	length  int64
-	number  string // the winning number; empty: nobody has won, and there is no seal
+	number  string // the winning number; that of noNumber, which no bet has, while there was no draw
 	rows    uint64
 	crc     uint32            // CRC-32C of the bytes
 	seal    [sha256.Size]byte // SHA-256 of the bytes
@@ -78,13 +78,9 @@ const keptWinners = 1024
 // surveyBets reads the first length bytes of bets. It fails if they cannot be read, or with ctx's
 // error once ctx is done.
 func surveyBets(ctx context.Context, bets io.ReaderAt, length int64, number int) (*survey, error) {
-	v := &survey{bets: bets, length: length}
+	v := &survey{bets: bets, length: length, number: strconv.Itoa(number)}
 	crc, seal := crc32.New(castagnoli), sha256.New()
-	var sums io.Writer = crc
-	if number != noNumber { // computing the seal takes longest
-		v.number, sums = strconv.Itoa(number), io.MultiWriter(crc, seal)
-	}
-	src := io.TeeReader(io.NewSectionReader(bets, 0, length), sums)
+	src := io.TeeReader(io.NewSectionReader(bets, 0, length), io.MultiWriter(crc, seal))
 	err := eachRow(src, func(rec *record) bool {
 		v.add(rec)
 		return ctx.Err() == nil
@@ -145,7 +141,7 @@ func (v *survey) report(log *logger, path string, recorded uint32) {
 
 // won reports whether the bet in a row has won, and whose it is.
 func (v *survey) won(rec *record) (agency uint8, won bool) {
-	if v.number == "" || len(rec.fields) != 6 || string(rec.fields[5]) != v.number || len(rec.fields[3]) > 10 {
+	if len(rec.fields) != 6 || string(rec.fields[5]) != v.number || len(rec.fields[3]) > 10 {
 		return 0, false
 	}
 	n, err := strconv.ParseUint(string(rec.fields[0]), 10, 8)
