@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 )
 
@@ -25,7 +26,7 @@ type agencyFile struct {
 
 // openAgencyFile opens the agency file of the settings for this process alone,
 // and looks whether the rejects file is one.
-func openAgencyFile(cfg *config, log *logger) (*agencyFile, error) {
+func openAgencyFile(cfg *config, log *slog.Logger) (*agencyFile, error) {
 	file, err := openRegular(cfg.dataFile)
 	if err != nil {
 		return nil, fmt.Errorf("agency file: %w: set data.file", err)
@@ -74,7 +75,7 @@ func (a *agencyFile) look() error {
 	case begins.hopeless():
 		return fmt.Errorf("agency file %s: %s; nothing was sent", a.path, hint)
 	case hint != "":
-		a.rejects.log.warn(actHint, inProgress, "file", a.path, "reason", hint)
+		a.rejects.log.Warn(actHint, inProgress, "file", a.path, "reason", hint)
 	}
 	return nil
 }

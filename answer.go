@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -175,7 +176,7 @@ type answerer struct {
 	winners func(agency uint8) (count int, each func(yield func(document []byte) bool) error, known bool)
 	drawn   <-chan struct{} // closed once winners knows them
 	counts  *counts
-	log     *logger
+	log     *slog.Logger
 	idle    time.Duration // conn.idle: for how long a client may leave an answer
 	refused func()        // ends the reader, after a batch of a source was not taken
 	out     []byte        // ready answers that are not yet written
@@ -285,7 +286,7 @@ func (a *answerer) sendWinners(ans *answer) {
 		return !a.broken
 	})
 	if err != nil {
-		a.log.error(actConsultaGanadores, fail, "motivo", err)
+		a.log.Error(actConsultaGanadores, fail, "motivo", err)
 		a.hangUp()
 		return
 	}
@@ -306,15 +307,15 @@ func (a *answerer) note(ans *answer) {
 	}
 	switch {
 	case ans.single != nil:
-		a.log.info(actApuestaAlmacenada, became, "dni", ans.single.document, "numero", ans.single.number)
+		a.log.Info(actApuestaAlmacenada, became, "dni", ans.single.document, "numero", ans.single.number)
 	case ans.code == ackStored:
-		a.log.info(actApuestaRecibida, became, "cantidad", ans.bets)
+		a.log.Info(actApuestaRecibida, became, "cantidad", ans.bets)
 	default:
 		refused := ans.bets - ans.stored
 		if ans.code == ackUnavailable {
 			refused = 0 // neither stored nor refused: not taken
 		}
-		a.log.info(actApuestaRecibida, became, "cantidad", ans.bets, "almacenadas", ans.stored, "rechazadas", refused)
+		a.log.Info(actApuestaRecibida, became, "cantidad", ans.bets, "almacenadas", ans.stored, "rechazadas", refused)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"time"
 )
@@ -51,7 +52,7 @@ func hello(l *link, h Hello) (at Resume, err error) {
 // askWinners says that the agency has finished, and asks for its winners until
 // they come. Each session says that it has finished: a server that was restarted
 // before it noted that must hear it again, and to the others it is no news.
-func askWinners(ctx context.Context, l *link, agency uint8, r *retry, log *logger) error {
+func askWinners(ctx context.Context, l *link, agency uint8, r *retry, log *slog.Logger) error {
 	m := appendNotify(nil, Notify{agency, notifyFinished})
 	for {
 		m = appendNotify(m, Notify{agency, notifyWinners})
@@ -91,15 +92,15 @@ func askHeld(ctx context.Context, l *link, m []byte, r *retry) (ack Ack, err err
 
 // sayWaiting says in the log now and then that the client of agency id waits for
 // the draw, until ctx is cancelled.
-func sayWaiting(ctx context.Context, log *logger, id int) {
+func sayWaiting(ctx context.Context, log *slog.Logger, id int) {
 	for sleep(ctx, waitLineEvery) {
-		log.info(actConsultaGanadores, inProgress, "client_id", id)
+		log.Info(actConsultaGanadores, inProgress, "client_id", id)
 	}
 }
 
 // readWinners reads WINNERS, and those that follow a full one, and says them in
 // the log as they come.
-func readWinners(l *link, log *logger) error {
+func readWinners(l *link, log *slog.Logger) error {
 	total := 0
 	for count := maxWinners; count == maxWinners; total += count {
 		err := l.read(l.idle, func(m []byte) (size int, err error) {
@@ -123,10 +124,10 @@ func readWinners(l *link, log *logger) error {
 			if err != nil {
 				return err
 			}
-			log.info(actGanadores, success, "documentos", string(line))
+			log.Info(actGanadores, success, "documentos", string(line))
 		}
 	}
-	log.info(actConsultaGanadores, success, "cant_ganadores", total)
+	log.Info(actConsultaGanadores, success, "cant_ganadores", total)
 	return nil
 }
 
@@ -181,7 +182,7 @@ func betFrom(id int, lookup func(string) (string, bool)) (*Bet, error) {
 
 // runBet is mode bet: it sends one bet, once. It has no source to resume, so a
 // bet whose answer is lost is not sent again: that might store it twice.
-func runBet(ctx context.Context, cfg *config, b *Bet, log *logger) error {
+func runBet(ctx context.Context, cfg *config, b *Bet, log *slog.Logger) error {
 	cfg.logTo(log)
 	r, err := newRetry(cfg, log)
 	if err != nil {
@@ -190,14 +191,14 @@ func runBet(ctx context.Context, cfg *config, b *Bet, log *logger) error {
 	for {
 		err := sendBet(ctx, r, b)
 		if err == nil {
-			log.info(actApuestaEnviada, success, "dni", string(b.Document), "numero", int(b.Number))
+			log.Info(actApuestaEnviada, success, "dni", string(b.Document), "numero", int(b.Number))
 			return nil
 		}
 		if err = r.next(ctx, err); err == nil {
 			continue
 		}
 		if !errors.Is(err, errStopped) {
-			log.error(actApuestaEnviada, fail, "dni", string(b.Document), "numero", int(b.Number), "motivo", err)
+			log.Error(actApuestaEnviada, fail, "dni", string(b.Document), "numero", int(b.Number), "motivo", err)
 		}
 		return err
 	}

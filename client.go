@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"runtime"
 	"time"
@@ -14,7 +15,7 @@ import (
 // takes: when one ends early the next begins after a pause (see retry).
 type client struct {
 	cfg   *config
-	log   *logger
+	log   *slog.Logger
 	bar   *progress
 	file  *agencyFile
 	retry *retry
@@ -29,7 +30,7 @@ type client struct {
 
 // runClient is mode client: it returns nil when the file is sent, or errStopped
 // when ctx was cancelled and all is closed.
-func runClient(ctx context.Context, cfg *config, log *logger, out *lineWriter) error {
+func runClient(ctx context.Context, cfg *config, log *slog.Logger, out *lineWriter) error {
 	// A client has little to do at the same time: on one processor its goroutines
 	// hand over without waking threads. Measured, 0.8 of the CPU time.
 	runtime.GOMAXPROCS(1)
@@ -53,7 +54,7 @@ func runClient(ctx context.Context, cfg *config, log *logger, out *lineWriter) e
 	err = c.run(running)
 	stop()
 	if err == nil {
-		log.info(actLoopFinished, success, "client_id", cfg.id, "enviadas", file.settled.after.Records-c.start,
+		log.Info(actLoopFinished, success, "client_id", cfg.id, "enviadas", file.settled.after.Records-c.start,
 			"rechazadas", file.rejects.count, "reanudadas", c.start, "tiempo",
 			time.Since(began).Round(time.Millisecond))
 	}
@@ -66,7 +67,7 @@ func runClient(ctx context.Context, cfg *config, log *logger, out *lineWriter) e
 func (c *client) close(stopped bool) {
 	say := func(action, name string, closing error) {
 		if stopped {
-			c.log.info(action, closed(closing), "file", name)
+			c.log.Info(action, closed(closing), "file", name)
 		}
 	}
 	say(actCloseFile, c.cfg.dataFile, c.file.file.Close())
@@ -97,7 +98,7 @@ func (c *client) session(ctx context.Context) error {
 	defer func() {
 		closing := l.close()
 		if ctx.Err() != nil {
-			c.log.info(actCloseSocket, closed(closing), "address", l.address)
+			c.log.Info(actCloseSocket, closed(closing), "address", l.address)
 		}
 	}()
 	d := newDelivery(c, l)
@@ -167,14 +168,14 @@ func (d *delivery) resume(ctx context.Context) error {
 		return err
 	}
 	if had := c.file.settled.after.Records; at.Records < had {
-		c.log.error(actResume, fail, "lost", had-at.Records,
+		c.log.Error(actResume, fail, "lost", had-at.Records,
 			"reason", "the server has lost bets that it had acknowledged: they are sent again")
 	}
 	if err := c.file.resume(ctx, at, c.window.spans); err != nil {
 		return err
 	}
 	if at.Records > 0 || c.resumed {
-		c.log.info(actResume, success, "bets", at.Records, "crc", crcText(at.CRC), "line", c.file.settled.endLine)
+		c.log.Info(actResume, success, "bets", at.Records, "crc", crcText(at.CRC), "line", c.file.settled.endLine)
 	}
 	if !c.resumed || at.Records < c.start {
 		c.start = at.Records
@@ -198,7 +199,7 @@ func (d *delivery) hello() (Resume, error) {
 func (d *delivery) repeat() {
 	c := d.c
 	if len(c.window.spans) > 0 && c.window.popped == 0 {
-		c.log.warn(actResend, inProgress, "line", c.window.spans[0].line,
+		c.log.Warn(actResend, inProgress, "line", c.window.spans[0].line,
 			"reason", "no answer came: if the server had stored this batch, it stores it twice (resume is false)")
 	}
 	c.oneAnswer = c.oneAnswer || c.window.popped > 0
@@ -321,11 +322,11 @@ func (d *delivery) settle(batch span, ack Ack) error {
 	c := d.c
 	switch ack.Code {
 	case ackStored:
-		c.log.info(actApuestasEnviadas, success, "cantidad", batch.bets)
+		c.log.Info(actApuestasEnviadas, success, "cantidad", batch.bets)
 	case ackRefused:
-		c.log.info(actApuestasEnviadas, fail, "cantidad", batch.bets, "estado", string(ack.Status))
+		c.log.Info(actApuestasEnviadas, fail, "cantidad", batch.bets, "estado", string(ack.Status))
 	default:
-		c.log.warn(actApuestasEnviadas, fail, "cantidad", batch.bets, "estado", string(ack.Status))
+		c.log.Warn(actApuestasEnviadas, fail, "cantidad", batch.bets, "estado", string(ack.Status))
 		return ackError(ack)
 	}
 	if err := c.file.settle(batch, ack); err != nil {
@@ -351,14 +352,14 @@ func (d *delivery) verify() error {
 	// order, each once: what it stores is in its log of exactly these bytes.
 	here := c.file.settled.after
 	if at != here {
-		c.log.error(actVerify, fail, "apuestas", here.Records, "crc", crcText(here.CRC),
+		c.log.Error(actVerify, fail, "apuestas", here.Records, "crc", crcText(here.CRC),
 			"apuestas_servidor", at.Records, "crc_servidor", crcText(at.CRC))
 		return fmt.Errorf("the server has %d bets of source %q, CRC %s, and %d with CRC %s were sent: "+
 			"look what else sends under this data.source",
 			at.Records, c.cfg.dataSource, crcText(at.CRC), here.Records, crcText(here.CRC))
 	}
 	if !c.verified {
-		c.log.info(actVerify, success, "apuestas", at.Records, "crc", crcText(at.CRC))
+		c.log.Info(actVerify, success, "apuestas", at.Records, "crc", crcText(at.CRC))
 	}
 	c.verified = true
 	return nil

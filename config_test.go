@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -136,7 +137,7 @@ func TestDefaults(t *testing.T) {
 		batchMaxAmount: 150, batchWindow: 32,
 		dataFile: ".data/agency-7.csv", dataRejects: "agency-7.rejected.csv", dataSource: "agency-7.csv",
 		resume: true, retryTimeout: 30 * time.Second,
-		logLevel: levelInfo, maxNumber: 9998,
+		logLevel: slog.LevelInfo, maxNumber: 9998,
 		storePath: "bets.csv", storeSync: syncAlways,
 		connMax: 1024, connIdle: time.Minute, drawWinner: 7574,
 		origins: map[string]string{"mode": "-mode", "id": "-id"},
@@ -341,7 +342,7 @@ func TestAgencyInNames(t *testing.T) {
 // TestEmptyEnvironment: an empty variable counts as none.
 func TestEmptyEnvironment(t *testing.T) {
 	env := map[string]string{"CLI_ID": "", "CLI_LOG_LEVEL": "", "LOGGING_LEVEL": "ERROR"}
-	if c := mustLoadConfig(t, "id: 3", env, "-mode=bet"); c.id != 3 || c.logLevel != levelError {
+	if c := mustLoadConfig(t, "id: 3", env, "-mode=bet"); c.id != 3 || c.logLevel != slog.LevelError {
 		t.Errorf("got id %d, level %v, want 3, ERROR", c.id, c.logLevel)
 	}
 }
@@ -354,7 +355,7 @@ func TestDescribe(t *testing.T) {
 		c := mustGolden(t, file, "-mode="+mode, "-batch.maxAmount=3", "-store.path=a|b", "-id=5",
 			"-data.source=lot:1.csv")
 		var out bytes.Buffer
-		c.logTo(newLogger(&out, levelInfo))
+		c.logTo(newLogger(&out, slog.LevelInfo))
 		for line := range strings.Lines(out.String()) {
 			_, line, _ = strings.Cut(line, "action: ")
 			fmt.Fprintf(&b, "%s: %s", mode, line)

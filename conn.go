@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"sync/atomic"
@@ -27,7 +28,7 @@ var errDone = errors.New("conn: done")
 type service struct {
 	store    *store
 	counts   *counts
-	log      *logger
+	log      *slog.Logger
 	rule     rule          // what bets are checked against
 	lottery  bool          // there is a draw: NOTIFY is answered
 	idle     time.Duration // conn.idle
@@ -115,7 +116,7 @@ func (c *serverConn) serve() {
 	err := c.takeMessages()
 	var protocol *protocolError
 	if errors.As(err, &protocol) {
-		c.svc.log.warn(actProtocol, fail, "ip", c.peer.ip, "reason", protocol.reason,
+		c.svc.log.Warn(actProtocol, fail, "ip", c.peer.ip, "reason", protocol.reason,
 			"todo", "the client breaks the protocol: see docs/protocol.md")
 		c.owe(answer{code: ackProtocol, status: protocol.reason})
 	}
@@ -135,7 +136,7 @@ func (c *serverConn) serve() {
 	c.visit.end(endingOf(err))
 	c.releaseBuffer()
 	if c.svc.shuttingDown() {
-		c.svc.log.info(actCloseConnection, success, "ip", c.peer.ip)
+		c.svc.log.Info(actCloseConnection, success, "ip", c.peer.ip)
 	}
 }
 
@@ -397,7 +398,7 @@ func (c *serverConn) overdue() error {
 	case !c.began.IsZero() && time.Now().Before(c.deadline()):
 		return nil // woken by shutdown, but a message has begun: it is waited for
 	case !c.began.IsZero():
-		c.svc.log.warn(actConnection, fail, "ip", c.peer.ip, "reason", "a message was not whole in conn.idle: closed")
+		c.svc.log.Warn(actConnection, fail, "ip", c.peer.ip, "reason", "a message was not whole in conn.idle: closed")
 		return io.EOF
 	case c.large != nil:
 		c.releaseBuffer()
@@ -406,7 +407,7 @@ func (c *serverConn) overdue() error {
 	case c.answerer.queue.peek() != nil:
 		return nil // it waits for the draw
 	}
-	c.svc.log.info(actConnection, success, "ip", c.peer.ip, "reason", "nothing came for 10 times conn.idle: closed")
+	c.svc.log.Info(actConnection, success, "ip", c.peer.ip, "reason", "nothing came for 10 times conn.idle: closed")
 	return io.EOF
 }
 

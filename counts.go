@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -135,17 +136,21 @@ func (c *counts) recoveredIn(d time.Duration) {
 }
 
 // listen returns a logger like log, which also tells hear of each line.
-func (c *counts) listen(log *logger) *logger {
-	more := *log
+func (c *counts) listen(log *slog.Logger) *slog.Logger {
+	h, ok := log.Handler().(*lineHandler)
+	if !ok {
+		return log
+	}
+	more := *h
 	more.heard = c.hear
-	return &more
+	return slog.New(&more)
 }
 
 // hear keeps what the log says of troubles and repairs; its logger calls it for each line.
 // What is kept never has a bettor's name or document.
-func (c *counts) hear(now time.Time, level level, action string, line []byte) {
+func (c *counts) hear(now time.Time, level slog.Level, action string, line []byte) {
 	repair := action == actRecover || action == actAdopt
-	if level < levelWarning && !repair {
+	if level < slog.LevelWarn && !repair {
 		return
 	}
 	n := note{now, string(line)}

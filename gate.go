@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"os"
@@ -46,7 +47,7 @@ type gate struct {
 	net.Listener
 	keys  *keyFile
 	path  string // of the known file
-	log   *logger
+	log   *slog.Logger
 	tls   *tls.Config
 	ready chan arrival  // from greeters and the doorman to Accept
 	freed chan struct{} // holds something when a stranger has left
@@ -75,7 +76,7 @@ type arrival struct {
 
 // loadGate reads what tls.cert and tls.known name, and returns the function that puts a gate
 // before a listener; without tls.cert that returns the listener.
-func loadGate(cfg *config, log *logger) (func(net.Listener) net.Listener, error) {
+func loadGate(cfg *config, log *slog.Logger) (func(net.Listener) net.Listener, error) {
 	switch {
 	case cfg.tlsCert == "" && cfg.tlsKnown != "":
 		return nil, usageErrorf("tls.known: is set without tls.cert: takes both, or neither")
@@ -98,7 +99,7 @@ func loadGate(cfg *config, log *logger) (func(net.Listener) net.Listener, error)
 		strangers: map[*stranger]struct{}{}, held: map[*keyedConn]struct{}{}}
 	g.facts = gateFacts{keysMade(text), map[string]uint64{"accepted": 0, "refused": 0}}
 	g.tls = newTLS(keys, g.check)
-	log.info(actKnown, success, "keys", len(known), "key", keys.own)
+	log.Info(actKnown, success, "keys", len(known), "key", keys.own)
 	return func(l net.Listener) net.Listener {
 		g.Listener = l
 		go g.admitAll()
@@ -299,7 +300,7 @@ func (g *gate) check(cert *x509.Certificate) error {
 // next line says how many did not: strangers shall not fill the log either.
 func (g *gate) refused(s *stranger, reason, todo string) {
 	ip, _, _ := net.SplitHostPort(s.RemoteAddr().String())
-	details := []any{"ip", ip, "reason", reason}
+	details := []any{fail, "ip", ip, "reason", reason}
 	if todo != "" {
 		details = append(details, "todo", todo)
 	}
@@ -319,7 +320,7 @@ func (g *gate) refused(s *stranger, reason, todo string) {
 	}
 	g.mu.Unlock()
 	if line {
-		g.log.warn(actHandshake, fail, details...)
+		g.log.Warn(actHandshake, details...)
 	}
 }
 
@@ -341,7 +342,7 @@ func (g *gate) watch(text []byte) {
 		var err error
 		text, err = g.look(text)
 		if err != nil && err.Error() != said {
-			g.log.warn(actKnown, fail, "reason", err, "todo", "mend the file: until then the keys of before hold")
+			g.log.Warn(actKnown, fail, "reason", err, "todo", "mend the file: until then the keys of before hold")
 		}
 		if said = ""; err != nil {
 			said = err.Error()
@@ -376,7 +377,7 @@ func (g *gate) take(known map[fingerprint]uint8, made map[uint8]time.Time) {
 		}
 	}
 	g.mu.Unlock()
-	g.log.info(actKnown, success, "keys", len(known), "closed", closed)
+	g.log.Info(actKnown, success, "keys", len(known), "closed", closed)
 }
 
 // keyFacts returns when the newest key of each agency was made, and how many handshakes there were

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net"
 )
 
@@ -26,7 +27,7 @@ func refuseKeys(cfg *config) error {
 	return nil
 }
 
-func loadGate(cfg *config, _ *logger) (func(net.Listener) net.Listener, error) {
+func loadGate(cfg *config, _ *slog.Logger) (func(net.Listener) net.Listener, error) {
 	return func(l net.Listener) net.Listener { return l }, refuseKeys(cfg)
 }
 

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -137,47 +136,4 @@ func standardLibrary(t *testing.T) importer.Lookup {
 		exports[path] = file
 	}
 	return func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) }
-}
-
-// TestLogPairs looks at each call of a logger: behind action and result a key, then its value.
-func TestLogPairs(t *testing.T) {
-	names, _ := filepath.Glob("*.go")
-	set, calls := token.NewFileSet(), 0
-	for _, name := range names {
-		file, err := parser.ParseFile(set, name, nil, parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for node := range ast.Preorder(file) {
-			call, ok := node.(*ast.CallExpr)
-			if !ok || call.Ellipsis.IsValid() || !isLogCall(call) {
-				continue
-			}
-			calls++
-			more := call.Args[2:]
-			for i := 0; i < len(more); i += 2 {
-				if key, ok := more[i].(*ast.BasicLit); !ok || key.Kind != token.STRING || i+1 == len(more) {
-					t.Errorf("%v: got no key with a value behind it", set.Position(more[i].Pos()))
-				}
-			}
-		}
-	}
-	if calls < 50 {
-		t.Errorf("got %d calls of a logger, want all of the program's", calls)
-	}
-}
-
-// isLogCall reports whether call is of the form log.info(action, result, …).
-func isLogCall(call *ast.CallExpr) bool {
-	method, ok := call.Fun.(*ast.SelectorExpr)
-	if !ok || !slices.Contains([]string{"info", "warn", "error"}, method.Sel.Name) {
-		return false
-	}
-	switch of := method.X.(type) {
-	case *ast.Ident:
-		return of.Name == "log"
-	case *ast.SelectorExpr:
-		return of.Sel.Name == "log"
-	}
-	return false
 }

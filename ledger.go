@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -29,7 +30,7 @@ const (
 type ledger struct {
 	disk  disk
 	path  string // of the bets file
-	log   *logger
+	log   *slog.Logger
 	bets  file
 	wal   *wal
 	owner ledgerOwner
@@ -221,7 +222,7 @@ func (l *ledger) checkpointLoop() {
 
 // warn says that there was no checkpoint.
 func (l *ledger) warn(err error) {
-	l.log.warn(actCheckpoint, fail, "file", l.path, "reason", err, "todo",
+	l.log.Warn(actCheckpoint, fail, "file", l.path, "reason", err, "todo",
 		"make that possible: nothing is lost, but the log keeps all, and once it is full bets get ACK 5")
 }
 

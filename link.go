@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -144,7 +145,7 @@ type retry struct {
 	dial    dialer
 	idle    time.Duration // conn.idle
 	timeout time.Duration // retry.timeout
-	log     *logger
+	log     *slog.Logger
 
 	life   time.Time // the last sign of life; at first the start
 	fresh  bool      // no attempt was made since
@@ -153,7 +154,7 @@ type retry struct {
 }
 
 // newRetry returns a retry that starts now.
-func newRetry(cfg *config, log *logger) (*retry, error) {
+func newRetry(cfg *config, log *slog.Logger) (*retry, error) {
 	dial, err := newDialer(cfg, dialPlain)
 	return &retry{address: cfg.serverAddress, dial: dial, idle: cfg.connIdle, timeout: cfg.retryTimeout, log: log,
 		life: time.Now()}, err
@@ -205,12 +206,12 @@ func (r *retry) next(ctx context.Context, cause error) error {
 		r.fresh = false
 		return nil
 	case time.Since(r.life) >= r.timeout:
-		r.log.error(actConnect, fail, "address", r.address, "reason", cause)
+		r.log.Error(actConnect, fail, "address", r.address, "reason", cause)
 		return fmt.Errorf("server %s: %w: gave up after %s (retry.timeout): start again when the server is back",
 			r.address, cause, r.timeout)
 	}
 	wait := r.pause()
-	r.log.info(actConnect, inProgress, "address", r.address, "reason", cause, "wait", wait.Round(time.Millisecond))
+	r.log.Info(actConnect, inProgress, "address", r.address, "reason", cause, "wait", wait.Round(time.Millisecond))
 	if !sleep(ctx, wait) {
 		return errStopped
 	}

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strconv"
 	"sync"
@@ -16,9 +18,6 @@ import (
 // The log is the program's only voice on standard output. One event is one line:
 //
 //	2024-09-03 16:15:58 INFO     action: NAME | result: RESULT | key: value | key: value
-//
-// Package log/slog would be 330 KB more of program, a tenth of the smallest build: it has
-// JSON in it.
 //
 // Language: what the course fixed stands as it is. Lines about bets, agency files and
 // the draw are in its Spanish, actions and keys (apuesta_rechazada | linea | motivo).
@@ -82,17 +81,15 @@ const (
 	actGanadores         = "ganadores"
 )
 
-// A result is what became of the action.
-type result string
-
-const (
-	success    result = "success"
-	fail       result = "fail"
-	inProgress result = "in_progress"
+// The results: what became of the action. Each line has one as its first attribute.
+var (
+	success    = slog.String("result", "success")
+	fail       = slog.String("result", "fail")
+	inProgress = slog.String("result", "in_progress")
 )
 
 // closed is the result of closing something.
-func closed(err error) result {
+func closed(err error) slog.Attr {
 	if err != nil {
 		return fail
 	}
@@ -180,9 +177,9 @@ func (w *lineWriter) writeLoop() {
 		if err != nil {
 			w.dropped += bytes.Count(lines, []byte{'\n'})
 		} else if w.dropped > 0 {
-			line := appendLine(nil, time.Now(), levelWarning, actLog, fail, "lines", w.dropped,
-				"reason", "nothing took them: they are missing here")
-			w.queued, w.dropped = append(append(line, '\n'), w.queued...), 0
+			missing := slog.NewRecord(time.Now(), slog.LevelWarn, actLog, 0)
+			missing.Add(fail, "lines", w.dropped, "reason", "nothing took them: they are missing here")
+			w.queued, w.dropped = append(append(appendLine(nil, missing), '\n'), w.queued...), 0
 		}
 		w.changed.Broadcast()
 	}
@@ -243,63 +240,56 @@ func tellError(stderr io.Writer, text string) {
 	}
 }
 
-// A level is how much a line matters.
-type level int
-
-const (
-	levelDebug level = iota
-	levelInfo
-	levelWarning
-	levelError
-)
-
-// levelNames are the names that the course gives to the levels.
-var levelNames = [...]string{"DEBUG", "INFO", "WARNING", "ERROR"}
-
-// String returns the level's name.
-func (l level) String() string { return levelNames[l] }
-
-// A logger writes lines of the form above, from a level up: one write a line.
-type logger struct {
+// A lineHandler makes slog write lines of the form above.
+type lineHandler struct {
 	out   io.Writer
-	level level
+	level slog.Level
 	// heard is told of each line; nil: nobody is.
-	heard func(now time.Time, level level, action string, line []byte)
+	heard func(now time.Time, level slog.Level, action string, line []byte)
 }
 
 // newLogger returns a logger of lines from level up. out should be shared by all loggers of
 // a program: see lineWriter.
-func newLogger(out io.Writer, level level) *logger { return &logger{out: out, level: level} }
-
-// info, warn and error write a line. more is a list of keys, each with its value behind it.
-func (l *logger) info(action string, r result, more ...any)  { l.line(levelInfo, action, r, more) }
-func (l *logger) warn(action string, r result, more ...any)  { l.line(levelWarning, action, r, more) }
-func (l *logger) error(action string, r result, more ...any) { l.line(levelError, action, r, more) }
-
-// line writes a line, if it matters enough.
-func (l *logger) line(level level, action string, r result, more []any) {
-	if level < l.level {
-		return
-	}
-	now := time.Now()
-	line := appendLine(make([]byte, 0, 256), now, level, action, r, more...)
-	if l.heard != nil {
-		l.heard(now, level, action, line)
-	}
-	l.out.Write(append(line, '\n')) // a log that cannot be written has nobody to tell
+func newLogger(out io.Writer, level slog.Level) *slog.Logger {
+	return slog.New(&lineHandler{out: out, level: level})
 }
 
-// appendLine appends a line without its line break. more is a list of keys, each with its value
-// behind it.
-func appendLine(line []byte, now time.Time, level level, action string, r result, more ...any) []byte {
-	line = append(now.AppendFormat(line, "2006-01-02 15:04:05"), ' ')
-	line = append(append(line, level.String()...), "         "[len(level.String()):]...)
-	line = append(append(line, "action: "...), action...)
-	line = append(append(line, " | result: "...), r...)
-	for i := 0; i+1 < len(more); i += 2 {
-		line = append(append(append(line, " | "...), more[i].(string)...), ": "...)
-		line = appendValue(line, more[i+1])
+func (h *lineHandler) Enabled(_ context.Context, level slog.Level) bool { return level >= h.level }
+
+// Handle writes the record as one line in one write. Its first attribute must be one of the
+// results.
+func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
+	line := appendLine(make([]byte, 0, 256), r)
+	if h.heard != nil {
+		h.heard(r.Time, r.Level, r.Message, line)
 	}
+	_, err := h.out.Write(append(line, '\n'))
+	return err
+}
+
+// WithAttrs and WithGroup return h: the program's loggers have no attributes of their own.
+func (h *lineHandler) WithAttrs([]slog.Attr) slog.Handler { return h }
+func (h *lineHandler) WithGroup(string) slog.Handler      { return h }
+
+// levelName returns the name that the course gives to level.
+func levelName(level slog.Level) string {
+	if level == slog.LevelWarn {
+		return "WARNING"
+	}
+	return level.String()
+}
+
+// appendLine appends a record as a line without its line break.
+func appendLine(line []byte, r slog.Record) []byte {
+	line = append(r.Time.AppendFormat(line, "2006-01-02 15:04:05"), ' ')
+	name := levelName(r.Level)
+	line = append(append(line, name...), "         "[len(name):]...)
+	line = append(append(line, "action: "...), r.Message...)
+	r.Attrs(func(a slog.Attr) bool {
+		line = append(append(append(line, " | "...), a.Key...), ": "...)
+		line = appendValue(line, a.Value)
+		return true
+	})
 	return line
 }
 
@@ -308,11 +298,11 @@ const maxValue = 512
 
 // appendValue appends the value of a key. All values pass through here, so whatever a peer or a
 // file says is made harmless and cut to maxValue bytes.
-func appendValue(line []byte, value any) []byte {
-	if n, ok := value.(int); ok { // as in the lines of batches
-		return strconv.AppendInt(line, int64(n), 10)
+func appendValue(line []byte, value slog.Value) []byte {
+	if value.Kind() == slog.KindInt64 { // as in the lines of batches
+		return strconv.AppendInt(line, value.Int64(), 10)
 	}
-	text, start := fmt.Sprint(value), len(line)
+	text, start := value.String(), len(line)
 	line = appendHarmless(line, text[:min(len(text), maxValue+1)])
 	if len(line)-start <= maxValue {
 		return line

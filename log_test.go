@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"regexp"
 	"runtime"
@@ -107,22 +108,24 @@ func (logStringer) String() string { return "text | of\nits own" }
 func TestLogLineGolden(t *testing.T) {
 	at := time.Date(2024, 9, 3, 16, 15, 58, 999e6, time.UTC)
 	tests := []struct {
-		level level
-		res   result
+		level slog.Level
+		res   slog.Attr
 		more  []any
 		want  string
 	}{
-		{levelInfo, success, nil, "INFO     action: config | result: success"},
-		{levelDebug, inProgress, nil, "DEBUG    action: config | result: in_progress"},
-		{levelWarning, fail, []any{"linea", 17}, "WARNING  action: config | result: fail | linea: 17"},
-		{levelError, fail, []any{"n", -1, "s", ""}, "ERROR    action: config | result: fail | n: -1 | s: "},
-		{levelInfo, success, []any{"records", uint64(1 << 63), "is", true, "d", 1500 * time.Millisecond, "f", 0.25},
+		{slog.LevelInfo, success, nil, "INFO     action: config | result: success"},
+		{slog.LevelDebug, inProgress, nil, "DEBUG    action: config | result: in_progress"},
+		{slog.LevelWarn, fail, []any{"linea", 17}, "WARNING  action: config | result: fail | linea: 17"},
+		{slog.LevelError, fail, []any{"n", -1, "s", ""}, "ERROR    action: config | result: fail | n: -1 | s: "},
+		{slog.LevelInfo, success, []any{"records", uint64(1 << 63), "is", true, "d", 1500 * time.Millisecond, "f", 0.25},
 			"INFO     action: config | result: success | records: 9223372036854775808 | is: true | d: 1.5s | f: 0.25"},
-		{levelInfo, success, []any{"err", errors.New("a | b\nc"), "any", logStringer{}},
+		{slog.LevelInfo, success, []any{"err", errors.New("a | b\nc"), "any", logStringer{}},
 			`INFO     action: config | result: success | err: a \x7c b\x0ac | any: text \x7c of\x0aits own`},
 	}
 	for _, tt := range tests {
-		line := string(appendLine(nil, at, tt.level, "config", tt.res, tt.more...))
+		record := slog.NewRecord(at, tt.level, "config", 0)
+		record.Add(append([]any{tt.res}, tt.more...)...)
+		line := string(appendLine(nil, record))
 		if want := "2024-09-03 16:15:58 " + tt.want; line != want {
 			t.Errorf("got  %q\nwant %q", line, want)
 		}
@@ -132,18 +135,18 @@ func TestLogLineGolden(t *testing.T) {
 
 func TestLogLevels(t *testing.T) {
 	for _, tt := range []struct {
-		level level
+		level slog.Level
 		want  string
 	}{
-		{levelDebug, "DEBUG INFO WARNING ERROR"}, {levelInfo, "INFO WARNING ERROR"},
-		{levelWarning, "WARNING ERROR"}, {levelError, "ERROR"},
+		{slog.LevelDebug, "DEBUG INFO WARNING ERROR"}, {slog.LevelInfo, "INFO WARNING ERROR"},
+		{slog.LevelWarn, "WARNING ERROR"}, {slog.LevelError, "ERROR"},
 	} {
 		var out bytes.Buffer
 		log := newLogger(&out, tt.level)
-		log.line(levelDebug, "a", success, nil)
-		log.info("a", success)
-		log.warn("a", fail)
-		log.error("a", fail)
+		log.Debug("a", success)
+		log.Info("a", success)
+		log.Warn("a", fail)
+		log.Error("a", fail)
 		var got []string
 		for line := range strings.Lines(out.String()) {
 			got = append(got, strings.Fields(line)[2])
@@ -195,14 +198,14 @@ func TestLogWholeLines(t *testing.T) {
 	const writers, rounds = 8, 50
 	slow := &slowWriter{}
 	out := newLineWriter(slow, io.Discard)
-	log := newLogger(out, levelInfo)
+	log := newLogger(out, slog.LevelInfo)
 	var all sync.WaitGroup
 	for id := range writers {
 		all.Add(1)
 		go func() {
 			defer all.Done()
 			for n := range rounds {
-				log.info("single", success, "id", id, "n", n)
+				log.Info("single", success, "id", id, "n", n)
 				out.share(nil) // as a client does while others write
 			}
 		}()
@@ -229,10 +232,10 @@ func TestLogWholeLines(t *testing.T) {
 
 // BenchmarkLogLine writes the line of a batch, as the server and the client do.
 func BenchmarkLogLine(b *testing.B) {
-	log := newLogger(io.Discard, levelInfo)
+	log := newLogger(io.Discard, slog.LevelInfo)
 	b.ReportAllocs()
 	for b.Loop() {
-		log.info("apuesta_recibida", success, "cantidad", 150)
+		log.Info("apuesta_recibida", success, "cantidad", 150)
 	}
 }
 
@@ -263,10 +266,10 @@ func (w *moodyWriter) fail(err error) {
 func TestLogGoesOn(t *testing.T) {
 	var out, errs moodyWriter
 	w := newLineWriter(&out, &errs)
-	log := newLogger(w, levelInfo)
+	log := newLogger(w, slog.LevelInfo)
 	say := func(n int) {
 		for range n {
-			log.info(actConfig, success)
+			log.Info(actConfig, success)
 			w.drain()
 		}
 	}
@@ -301,14 +304,14 @@ func TestLogStuck(t *testing.T) {
 	}
 	defer in.Close()
 	w := newLineWriter(out, out)
-	log := newLogger(w, levelInfo)
+	log := newLogger(w, slog.LevelInfo)
 	var all sync.WaitGroup
 	for range 4 {
 		all.Add(1)
 		go func() {
 			defer all.Done()
 			for range 1000 {
-				log.info(actConfig, success, "key", "value")
+				log.Info(actConfig, success, "key", "value")
 			}
 		}()
 	}
@@ -332,7 +335,7 @@ func TestLogValuesAreCut(t *testing.T) {
 	for _, s := range []string{"x", "é", "漢", "😀", "\x00", "|", "\u2028", "\xff", "a\xff"} {
 		for n := 500; n < 1200; n++ {
 			text := strings.Repeat(s, n/len(s)) + "end"
-			value := string(appendValue(nil, text))
+			value := string(appendValue(nil, slog.StringValue(text)))
 			whole := string(appendHarmless(nil, text))
 			switch {
 			case len(value) > maxValue || !utf8.ValidString(value):
@@ -345,7 +348,7 @@ func TestLogValuesAreCut(t *testing.T) {
 			}
 		}
 	}
-	if line := appendValue(nil, errors.New(strings.Repeat("x", 1<<20))); len(line) > maxValue {
+	if line := appendValue(nil, slog.AnyValue(errors.New(strings.Repeat("x", 1<<20)))); len(line) > maxValue {
 		t.Errorf("an error: got %d bytes", len(line))
 	}
 }

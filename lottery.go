@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"log/slog"
 	"math/bits"
 	"strconv"
 )
@@ -125,16 +126,16 @@ func (v *survey) add(rec *record) {
 
 // report logs the seal of a bets file whose CRC was recorded, or how it differs from what was
 // stored.
-func (v *survey) report(log *logger, path string, recorded uint32) {
+func (v *survey) report(log *slog.Logger, path string, recorded uint32) {
 	if v.crc == recorded {
-		log.info(actSorteoSello, success, "apuestas", v.rows, "sha256", hex.EncodeToString(v.seal[:]))
+		log.Info(actSorteoSello, success, "apuestas", v.rows, "sha256", hex.EncodeToString(v.seal[:]))
 		return
 	}
 	where := ""
 	if v.odd > 0 {
 		where = fmt.Sprintf("; the first line that is no bet is %d", v.odd)
 	}
-	log.error(actSorteoSello, fail, "file", path, "reason", fmt.Sprintf("its first %d bytes are not those "+
+	log.Error(actSorteoSello, fail, "file", path, "reason", fmt.Sprintf("its first %d bytes are not those "+
 		"that were stored: their CRC-32C is %08x and was %08x%s", v.length, v.crc, recorded, where),
 		"todo", "compare it with a copy: a disk or a hand has changed it; the winners are those that it says now")
 }

@@ -69,6 +69,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -111,14 +112,14 @@ func run(args []string) int {
 	}
 	err = runMode(ctx, cfg, log, out)
 	if ctx.Err() != nil && (err == nil || errors.Is(err, errStopped)) {
-		log.info(actShutdown, success)
+		log.Info(actShutdown, success)
 	}
 	out.drain()
 	return explain(err)
 }
 
 // runMode runs the mode.
-func runMode(ctx context.Context, cfg *config, log *logger, out *lineWriter) error {
+func runMode(ctx context.Context, cfg *config, log *slog.Logger, out *lineWriter) error {
 	switch cfg.mode {
 	case "server":
 		return runServer(ctx, cfg, log)
@@ -165,7 +166,7 @@ func explain(err error) int {
 // ends the program at once, whatever the log does. That needs a handler, since a process
 // with pid 1 gets no signal that it does not handle. A log that is gone (SIGPIPE) ends
 // nothing.
-func catchSignals(log *logger) (context.Context, func()) {
+func catchSignals(log *slog.Logger) (context.Context, func()) {
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
@@ -177,7 +178,7 @@ func catchSignals(log *logger) (context.Context, func()) {
 		}
 		go func() {
 			number, _ := first.(syscall.Signal)
-			log.info(actReceiveSignal, success, "signal_number", int(number))
+			log.Info(actReceiveSignal, success, "signal_number", int(number))
 			cancel()
 		}()
 		if _, ok := <-signals; ok {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -31,7 +32,7 @@ const (
 )
 
 // quiet is a log that nobody reads.
-var quiet = newLogger(io.Discard, levelError+1)
+var quiet = newLogger(io.Discard, slog.LevelError+1)
 
 // testOptions are the options of a store in the tests' folder.
 func testOptions() storeOptions { return storeOptions{path: testPath, segment: testSegment} }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"log/slog"
 	"math"
 	"os"
 	"time"
@@ -25,7 +26,7 @@ type storeOptions struct {
 // openStore recovers the store and starts to take bets. Each error is one line that names the
 // file, what is wrong, and what can be done. Once ctx is done it fails with ctx's error, and
 // the files are as after a crash.
-func openStore(ctx context.Context, d disk, options storeOptions, log *logger) (*store, error) {
+func openStore(ctx context.Context, d disk, options storeOptions, log *slog.Logger) (*store, error) {
 	r, err := recoverStore(ctx, d, options, log)
 	if err != nil {
 		return nil, err
@@ -34,7 +35,7 @@ func openStore(ctx context.Context, d disk, options storeOptions, log *logger) (
 }
 
 // forgetSource is mode forget: a store that no server has forgets a source.
-func forgetSource(ctx context.Context, d disk, options storeOptions, key sourceKey, log *logger) error {
+func forgetSource(ctx context.Context, d disk, options storeOptions, key sourceKey, log *slog.Logger) error {
 	r, err := recoverStore(ctx, d, options, log)
 	if err != nil {
 		return err
@@ -50,7 +51,7 @@ func forgetSource(ctx context.Context, d disk, options storeOptions, key sourceK
 	if err := r.ledger.writeSnapshot(appendState(nil, &r.state)); err != nil {
 		return err
 	}
-	log.info(actForget, success, "agency", key.agency, "source", key.name, "bets", at.stored,
+	log.Info(actForget, success, "agency", key.agency, "source", key.name, "bets", at.stored,
 		"reason", "sent again, its bets would be stored once more")
 	return nil
 }
@@ -60,7 +61,7 @@ func forgetSource(ctx context.Context, d disk, options storeOptions, key sourceK
 type recovery struct {
 	ctx     context.Context
 	options storeOptions
-	log     *logger
+	log     *slog.Logger
 	ledger  *ledger // what is recovered, with the state
 	state   state
 	version uint32 // of the snapshot; 0: there is none, and so no log
@@ -69,7 +70,7 @@ type recovery struct {
 }
 
 // recoverStore recovers a store.
-func recoverStore(ctx context.Context, d disk, options storeOptions, log *logger) (*recovery, error) {
+func recoverStore(ctx context.Context, d disk, options storeOptions, log *slog.Logger) (*recovery, error) {
 	r := &recovery{ctx: ctx, options: options, log: log}
 	r.ledger = &ledger{disk: d, path: options.path, log: log}
 	r.state.draw.drawn = noNumber
@@ -185,7 +186,7 @@ func (r *recovery) adopt() error {
 
 // survey reads the bets file for what the state should say of it.
 func (r *recovery) survey() error {
-	r.log.info(actAdopt, inProgress, "file", r.options.path, "bytes", r.state.length, "reason", "its CRC is unknown")
+	r.log.Info(actAdopt, inProgress, "file", r.options.path, "bytes", r.state.length, "reason", "its CRC is unknown")
 	found, err := surveyBets(r.ctx, r.ledger.bets, r.state.length, noNumber)
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", r.options.path, err)
@@ -274,7 +275,7 @@ func (r *recovery) writeState() error {
 	case r.version == 0 || isFatal(err) || r.report.cut > 0:
 		return err
 	default:
-		r.log.warn(actCheckpoint, fail, "file", r.options.path, "reason", err,
+		r.log.Warn(actCheckpoint, fail, "file", r.options.path, "reason", err,
 			"todo", "make room: nothing is lost, but bets are refused with ACK 5 once the log is full")
 	}
 	r.logRepairs()
@@ -286,32 +287,32 @@ func (r *recovery) logRepairs() {
 	const unsynced = "was not synced before the crash (store.sync is not always)"
 	path := r.options.path
 	if r.report.replayed > 0 {
-		r.log.info(actRecover, success, "file", path, "records", r.report.replayed, "bytes", r.report.bytes,
+		r.log.Info(actRecover, success, "file", path, "records", r.report.replayed, "bytes", r.report.bytes,
 			"reason", "they are in the log, and the last start of the server ended before a checkpoint")
 	}
 	if cut := r.size - r.state.length; cut > 0 {
-		r.log.warn(actRecover, success, "file", path, "cut_bytes", cut, "reason", "their record "+unsynced)
+		r.log.Warn(actRecover, success, "file", path, "cut_bytes", cut, "reason", "their record "+unsynced)
 	}
 	if r.report.cut > 0 {
-		r.log.warn(actRecover, success, "file", r.report.file, "from_byte", r.report.offset,
+		r.log.Warn(actRecover, success, "file", r.report.file, "from_byte", r.report.offset,
 			"cut_records", r.report.cut, "reason", "a record before them "+unsynced)
 	}
 	if r.version == 0 && r.size > 0 {
-		r.log.info(actAdopt, success, "file", path, "bets", r.state.bets,
+		r.log.Info(actAdopt, success, "file", path, "bets", r.state.bets,
 			"reason", "there were no files of the store beside it")
 	}
 }
 
 // begin begins a segment of the log, and says what the store has and what an answer is worth.
 func (r *recovery) begin() error {
-	r.log.info(actStore, success, "file", r.options.path, "bets", r.state.bets, "bytes", r.state.length,
+	r.log.Info(actStore, success, "file", r.options.path, "bets", r.state.bets, "bytes", r.state.length,
 		"sources", r.state.sources.count())
 	r.ledger.length = r.state.length
 	err := r.ledger.wal.makeRoom(walPage)
 	if isFatal(err) {
 		return err
 	}
-	r.log.info(actDurability, success, "promise", promise(r.options.sync))
+	r.log.Info(actDurability, success, "promise", promise(r.options.sync))
 	return nil
 }
 

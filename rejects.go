@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"log/slog"
 	"os"
 	"strconv"
 )
@@ -29,7 +30,7 @@ const (
 // the agency file and the server's RESUME alone.
 type rejects struct {
 	path    string
-	log     *logger
+	log     *slog.Logger
 	most    int      // rejects.max
 	file    *os.File // nil until the first refusal
 	upTo    int      // line of the agency file up to which all that is refused is in the file; 0: nothing
@@ -227,7 +228,7 @@ func (r *rejects) write() error {
 		return r.err
 	}
 	for _, l := range r.lines {
-		r.log.warn(actApuestaRechazada, fail, "linea", l.line, "motivo", l.reason)
+		r.log.Warn(actApuestaRechazada, fail, "linea", l.line, "motivo", l.reason)
 	}
 	r.rows, r.lines = r.rows[:0], r.lines[:0]
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"runtime/debug"
@@ -16,7 +17,7 @@ import (
 // serves each independently of the others (conn.go).
 type server struct {
 	svc      *service
-	log      *logger
+	log      *slog.Logger
 	slots    chan struct{} // holds one item for each connection: conn.max of them
 	listener net.Listener
 
@@ -37,7 +38,7 @@ const ownFiles = 40
 
 // newServer returns a server for a store that is open; closing the store, after shutdown,
 // stays the caller's.
-func newServer(cfg *config, st *store, counts *counts, log *logger) *server {
+func newServer(cfg *config, st *store, counts *counts, log *slog.Logger) *server {
 	svc := &service{
 		store: st, counts: counts, log: log, rule: rule{maxNumber: uint16(cfg.maxNumber)}, lottery: cfg.drawAgencies > 0,
 		idle: cfg.connIdle, draining: make(chan struct{}),
@@ -54,19 +55,19 @@ func newServer(cfg *config, st *store, counts *counts, log *logger) *server {
 }
 
 // connMax returns conn.max, cut to what the limit of open files leaves.
-func connMax(most, limit int, log *logger) int {
+func connMax(most, limit int, log *slog.Logger) int {
 	left := max(1, limit-ownFiles)
 	if left >= most {
 		return most
 	}
-	log.warn(actListen, inProgress, "conn_max", left, "reason", fmt.Sprintf("conn.max is %d, but this process "+
+	log.Warn(actListen, inProgress, "conn_max", left, "reason", fmt.Sprintf("conn.max is %d, but this process "+
 		"has %d files for them and its store", most, limit), "todo", "raise that limit (ulimit -n), or lower conn.max")
 	return left
 }
 
 // runServer is mode server: it returns when ctx is cancelled and all is closed, or when the
 // store has failed.
-func runServer(ctx context.Context, cfg *config, log *logger) error {
+func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	// The server makes garbage once a group, not once a bet: collecting it early costs nothing
 	// and keeps the process small.
 	debug.SetGCPercent(25)
@@ -105,9 +106,9 @@ func runServer(ctx context.Context, cfg *config, log *logger) error {
 		st.close()
 		return fmt.Errorf("listening: %w: choose another server.port or server.host", err)
 	}
-	log.info(actListen, success, "address", listener.Addr(), "port", listener.Addr().(*net.TCPAddr).Port)
+	log.Info(actListen, success, "address", listener.Addr(), "port", listener.Addr().(*net.TCPAddr).Port)
 	if cfg.tlsCert == "" && !listener.Addr().(*net.TCPAddr).IP.IsLoopback() {
-		log.warn(actListen, success, "address", listener.Addr(),
+		log.Warn(actListen, success, "address", listener.Addr(),
 			"reason", "whoever reaches this port can pose as any agency, and read along",
 			"todo", "set tls.cert and tls.known (tp0 -mode=keys makes the files), or server.host=127.0.0.1")
 	}
@@ -123,12 +124,12 @@ func runServer(ctx context.Context, cfg *config, log *logger) error {
 	boss.tell("STOPPING=1", status("Stopping."))
 	srv.shutdown()
 	err = st.close()
-	log.info(actCloseStore, closed(err), "file", cfg.storePath, "lotes", st.batches, "commits", st.commits)
+	log.Info(actCloseStore, closed(err), "file", cfg.storePath, "lotes", st.batches, "commits", st.commits)
 	return err
 }
 
 // runForget is mode forget: the store, which no server may have, forgets a source.
-func runForget(ctx context.Context, cfg *config, log *logger) error {
+func runForget(ctx context.Context, cfg *config, log *slog.Logger) error {
 	disk, path, err := openDisk(cfg.storePath)
 	if err != nil {
 		return storeFolderError(cfg.storePath, err)
@@ -168,7 +169,7 @@ func (srv *server) serve() {
 			return
 		}
 		if !failing {
-			srv.log.info(actAcceptConnections, inProgress)
+			srv.log.Info(actAcceptConnections, inProgress)
 		}
 		conn, err := srv.listener.Accept()
 		if err != nil {
@@ -177,7 +178,7 @@ func (srv *server) serve() {
 				return
 			}
 			if !failing {
-				srv.log.warn(actAcceptConnections, fail, "reason", err, "todo", "nothing: it is tried again")
+				srv.log.Warn(actAcceptConnections, fail, "reason", err, "todo", "nothing: it is tried again")
 			}
 			failing = true
 			time.Sleep(acceptPause)
@@ -185,7 +186,7 @@ func (srv *server) serve() {
 		}
 		failing = false
 		ip, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
-		srv.log.info(actAcceptConnections, success, "ip", ip)
+		srv.log.Info(actAcceptConnections, success, "ip", ip)
 		srv.start(newServerConn(srv.svc, conn, peerOf(conn, ip)))
 	}
 }
@@ -195,7 +196,7 @@ func (srv *server) start(c *serverConn) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	if srv.svc.shuttingDown() { // shutdown has passed by
-		srv.log.info(actCloseConnection, closed(c.conn.Close()), "ip", c.peer.ip)
+		srv.log.Info(actCloseConnection, closed(c.conn.Close()), "ip", c.peer.ip)
 		<-srv.slots
 		return
 	}
@@ -221,7 +222,7 @@ func (srv *server) shutdown() {
 		c.wake()
 	}
 	srv.mu.Unlock()
-	srv.log.info(actCloseListener, closed(err))
+	srv.log.Info(actCloseListener, closed(err))
 	// Connections that wait for a message to begin end at once. Those in the middle of one
 	// have until then.
 	late := time.AfterFunc(drainTime, func() {

@@ -7,6 +7,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"net"
 	"net/netip"
@@ -51,7 +52,7 @@ type config struct {
 	resume                            bool
 	retryTimeout                      time.Duration // 0: one attempt
 
-	logLevel     level
+	logLevel     slog.Level
 	maxNumber    int // highest valid number of a bet
 	storePath    string
 	storeSync    time.Duration // syncAlways, syncNever, or the interval
@@ -75,8 +76,8 @@ type config struct {
 // course's tests read, and a line of where those were found that are not
 // defaults. The course takes a value from behind the last colon of its part, so
 // the second line has none in its values.
-func (c *config) logTo(log *logger) {
-	var values, origins []any
+func (c *config) logTo(log *slog.Logger) {
+	values, origins := []any{success}, []any{success}
 	if c.mode == "client" || c.mode == "bet" {
 		values = append(values, "client_id", c.id)
 	}
@@ -96,9 +97,9 @@ func (c *config) logTo(log *logger) {
 			origins = append(origins, key, origin)
 		}
 	}
-	log.info(actConfig, success, values...)
-	if len(origins) > 0 {
-		log.info(actConfigOrigin, success, origins...)
+	log.Info(actConfig, values...)
+	if len(origins) > 1 {
+		log.Info(actConfigOrigin, origins...)
 	}
 }
 
@@ -410,17 +411,17 @@ func syncValue(at *time.Duration) settingValue {
 }
 
 // levelValue takes a level's name in any case; WARN is short for WARNING.
-func levelValue(at *level) settingValue {
-	parse := func(text string) (level, error) {
+func levelValue(at *slog.Level) settingValue {
+	parse := func(text string) (slog.Level, error) {
 		if strings.EqualFold(text, "WARN") {
-			return levelWarning, nil
+			return slog.LevelWarn, nil
 		}
-		for l := levelDebug; l <= levelError; l++ {
-			if strings.EqualFold(text, l.String()) {
-				return l, nil
+		for level := slog.LevelDebug; level <= slog.LevelError; level++ {
+			if strings.EqualFold(text, levelName(level)) {
+				return level, nil
 			}
 		}
 		return 0, errors.New("is not a level")
 	}
-	return valueOf(at, "DEBUG, INFO, WARNING or ERROR", parse, level.String)
+	return valueOf(at, "DEBUG, INFO, WARNING or ERROR", parse, levelName)
 }

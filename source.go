@@ -1,5 +1,7 @@
 package main
 
+import "log/slog"
+
 // A source is a name under which an agency sends bets, such as its file's. The store remembers how
 // far each got, and every snapshot holds all of them, so there is a bound: a share for each agency.
 // Only a source of which a bet was stored keeps its place for good. One whose bets were all refused
@@ -71,9 +73,9 @@ func (s *sources) count() (n int) {
 }
 
 // warnOfShare warns if a share of which n places are taken is nearly used up.
-func warnOfShare(log *logger, agency uint8, n int) {
+func warnOfShare(log *slog.Logger, agency uint8, n int) {
 	if n >= sourceWarn {
-		log.warn(actStore, success, "agency", agency, "sources", n, "most", sourceShare,
+		log.Warn(actStore, success, "agency", agency, "sources", n, "most", sourceShare,
 			"reason", "the agency sends under ever new names (data.source): once all places are taken, new ones "+
 				"are refused",
 			"todo", "use few names, or stop the server and have it forget old ones (-mode=forget)")

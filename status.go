@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	stdlog "log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -42,7 +43,7 @@ var page string
 // A statusServer serves the page.
 type statusServer struct {
 	http   http.Server
-	log    *logger
+	log    *slog.Logger
 	hosts  []string // that may be asked for, besides addresses; in lower case
 	local  bool     // it listens on loopback
 	policy string   // the Content-Security-Policy
@@ -57,7 +58,7 @@ type statusServer struct {
 
 // serveStatus starts to serve the status page where status.address says, and returns what ends
 // that. Without status.address it does nothing.
-func serveStatus(cfg *config, o *office, log *logger) (stop func(), err error) {
+func serveStatus(cfg *config, o *office, log *slog.Logger) (stop func(), err error) {
 	if cfg.statusAddress == "" {
 		return func() {}, nil
 	}
@@ -70,16 +71,16 @@ func serveStatus(cfg *config, o *office, log *logger) (stop func(), err error) {
 	s.cancel = cancel
 	go s.sample(ctx)
 	go s.http.Serve(listener)
-	log.info(actStatus, success, "address", listener.Addr())
+	log.Info(actStatus, success, "address", listener.Addr())
 	if !s.local {
-		log.warn(actStatus, success, "address", listener.Addr(), "reason", "the status page is not on loopback alone",
+		log.Warn(actStatus, success, "address", listener.Addr(), "reason", "the status page is not on loopback alone",
 			"todo", "whoever reaches it can read it: let a firewall or a proxy decide who does")
 	}
 	return s.close, nil
 }
 
 // newStatusServer returns a server of the page that will listen at addr.
-func newStatusServer(cfg *config, o *office, log *logger, addr net.Addr) *statusServer {
+func newStatusServer(cfg *config, o *office, log *slog.Logger, addr net.Addr) *statusServer {
 	s := &statusServer{log: log, watch: newWatch(o), policy: contentPolicy(page)}
 	if host, _, err := net.SplitHostPort(cfg.statusAddress); err == nil {
 		s.hosts = append(s.hosts, strings.ToLower(host))
@@ -99,7 +100,7 @@ func newStatusServer(cfg *config, o *office, log *logger, addr net.Addr) *status
 // close ends all that serveStatus has begun.
 func (s *statusServer) close() {
 	s.cancel()
-	s.log.info(actCloseStatus, closed(s.http.Close()))
+	s.log.Info(actCloseStatus, closed(s.http.Close()))
 }
 
 // sample takes a sample every second.

@@ -2,8 +2,10 @@
 
 package main
 
+import "log/slog"
+
 // serveStatus refuses the settings of the status page: this build has none.
-func serveStatus(cfg *config, _ *office, _ *logger) (stop func(), err error) {
+func serveStatus(cfg *config, _ *office, _ *slog.Logger) (stop func(), err error) {
 	if cfg.statusAddress != "" {
 		return nil, usageErrorf("status.address: this build has no status page (it was made with TAGS=nohttp): " +
 			"leave it out")

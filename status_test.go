@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -69,7 +70,7 @@ func (f *fakeOffice) serve(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.page = newStatusServer(f.cfg, &f.office, quiet, listener.Addr())
+	f.page = newStatusServer(f.cfg, &f.office, slog.New(slog.DiscardHandler), listener.Addr())
 	if f.before != nil {
 		f.page.http.Handler = hook(f.before, f.page)
 	}
@@ -111,7 +112,7 @@ var scenes = []struct {
 	{"full", func(f *fakeOffice) {
 		f.evening()
 		f.fake.said.trouble = fmt.Errorf("wal: writing a record: %w", syscall.ENOSPC)
-		f.counts.hear(time.Now(), levelError, "store", []byte("2026-11-27 22:00:13 ERROR    action: store "+
+		f.counts.hear(time.Now(), slog.LevelError, "store", []byte("2026-11-27 22:00:13 ERROR    action: store "+
 			"| result: fail | file: bets.csv | reason: wal: writing a record: write bets.csv.wal.00: no space left on device | todo: make room (or lift the quota or the limit on file size); bets are refused with ACK 5 until then, and taken again by themselves"))
 	}},
 	{"gone", func(f *fakeOffice) {
@@ -142,9 +143,9 @@ func (f *fakeOffice) evening() (visits []*visit) {
 	f.pass(420, 66, 62, 38, 22, 3)
 	f.counts.batch(batchRefused, tally{agency: 2, source: true, refused: &refusals{badBirthdate: 12, badNumber: 3}})
 	f.counts.recoveredIn(12 * time.Millisecond)
-	f.counts.hear(time.Now(), levelWarning, "protocol", []byte("2026-11-27 21:58:01 WARNING  action: protocol "+
+	f.counts.hear(time.Now(), slog.LevelWarn, "protocol", []byte("2026-11-27 21:58:01 WARNING  action: protocol "+
 		"| result: fail | ip: 10.20.9.9 | reason: unknown op 71 | todo: the client breaks the protocol: see docs/protocol.md"))
-	f.counts.hear(time.Now(), levelInfo, actRecover, []byte("2026-11-27 20:58:01 INFO     action: recover "+
+	f.counts.hear(time.Now(), slog.LevelInfo, actRecover, []byte("2026-11-27 20:58:01 INFO     action: recover "+
 		"| result: success | file: bets.csv | records: 12 | bytes: 81920"))
 	return visits
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 )
@@ -23,7 +24,7 @@ const probeEvery = 500 * time.Millisecond
 
 // A store is open from newStore to close. Its methods may be called by many goroutines.
 type store struct {
-	log     *logger
+	log     *slog.Logger
 	ledger  *ledger         // its commits are the committer's
 	dead    chan struct{}   // closed when the store has failed for good
 	drawn   chan struct{}   // closed when the draw has taken place and the winners are known
@@ -43,7 +44,7 @@ type store struct {
 
 // newStore returns a store over a ledger that was recovered with its state, and starts to take
 // bets.
-func newStore(l *ledger, st state, interval time.Duration, log *logger) *store {
+func newStore(l *ledger, st state, interval time.Duration, log *slog.Logger) *store {
 	s := &store{log: log, ledger: l, state: st, dead: make(chan struct{}), drawn: make(chan struct{}),
 		live: map[sourceKey]*sender{}, groups: groups{open: newGroup(nil)}}
 	s.changed.L = &s.mu
@@ -263,7 +264,7 @@ func (s *store) settleDone(g *group, sequence uint64) {
 		s.part(src, g)
 	}
 	if g.drawn != noNumber {
-		s.log.info(actSorteo, success)
+		s.log.Info(actSorteo, success)
 		s.running.Add(1)
 		go s.findWinners(s.state.length, s.state.crc, s.state.draw.drawn)
 	}
@@ -286,7 +287,7 @@ func (s *store) part(src *sender, g *group) {
 // held.
 func (s *store) settleTrouble(g *group, err error) {
 	if s.health.trouble == nil {
-		s.log.error(actStore, fail, "file", s.ledger.path, "reason", err, "todo",
+		s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err, "todo",
 			"make room (or lift the quota or the limit on file size): until then bets get ACK 5, then they are "+
 				"taken again")
 	}
@@ -321,7 +322,7 @@ func (s *store) failed(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.health.fatal = err
-	s.log.error(actStore, fail, "file", s.ledger.path, "reason", err,
+	s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err,
 		"todo", "check the disk, then start the server again: it recovers what was acknowledged")
 	close(s.dead)
 	s.groups.open.end(err)
@@ -348,7 +349,7 @@ func (s *store) probe() {
 	s.mu.Lock()
 	if err == nil {
 		s.health.trouble = nil
-		s.log.info(actStore, success, "file", s.ledger.path, "reason", "there is room again: bets are taken")
+		s.log.Info(actStore, success, "file", s.ledger.path, "reason", "there is room again: bets are taken")
 	}
 }
 
@@ -361,7 +362,7 @@ func (s *store) findWinners(length int64, crc uint32, number int) {
 		return
 	}
 	if err != nil {
-		s.log.error(actSorteoSello, fail, "file", s.ledger.path, "reason", err,
+		s.log.Error(actSorteoSello, fail, "file", s.ledger.path, "reason", err,
 			"todo", "check the disk, then start the server again: it tells the winners once it can read the bets")
 		return
 	}
