@@ -213,10 +213,6 @@ func (l *ledger) checkpointLoop() {
 			said = err.Error()
 			l.warn(err)
 		}
-		select { // what was asked for meanwhile is done, or the next segment asks again
-		case <-l.full:
-		default:
-		}
 	}
 }
 
