@@ -73,7 +73,7 @@ func (q *groups) underWay() *group {
 type sender struct {
 	key       sourceKey
 	submitted mark     // how far it got, with all groups under way
-	owner     *session // nil: its connection is gone
+	owner     *session // nil: its connection is gone, or a group with a part of it failed
 	group     *group   // the last one under way that it has a part in; nil: there is none
 	place     int      // its place in group's marks
 }
@@ -92,10 +92,9 @@ func (c *sender) submit(g *group, at Resume, stored int) {
 // A session is a connection's part in the store. Only its connection uses it, but for what the
 // store's lock guards.
 type session struct {
-	src    *sender // nil: no HELLO
-	at     Resume  // how far the source got with all that this session submitted
-	fence  func()  // closes the connection; called with the store locked
-	fenced bool    // another session has taken the source over, or a group failed; guarded by the store's lock
+	src   *sender // nil: no HELLO
+	at    Resume  // how far the source got with all that this session submitted
+	fence func()  // closes the connection; called with the store locked
 }
 
 // A decision is what a connection found about one BATCH or BET: which bets are good, and how
@@ -134,7 +133,7 @@ func (h *health) refuses(ses *session) error {
 		return errDead
 	case h.closing || h.trouble != nil:
 		return errUnavailable
-	case ses != nil && ses.fenced:
+	case ses != nil && ses.src != nil && ses.src.owner != ses: // another one has taken it over, or a group failed
 		return errFenced
 	}
 	return nil

@@ -1,6 +1,6 @@
 package main
 
-import "log/slog"
+import "maps"
 
 // A source is a name under which an agency sends bets, such as its file's. The store remembers how
 // far each got, and every snapshot holds all of them, so there is a bound: a share for each agency.
@@ -45,11 +45,7 @@ func (s *sources) put(key sourceKey, at mark) {
 		s[key.agency] = names
 	}
 	if _, known := names[key.name]; !known && len(names) >= sourceShare {
-		for name, other := range names {
-			if other.stored == 0 {
-				delete(names, name)
-			}
-		}
+		maps.DeleteFunc(names, func(_ string, other mark) bool { return other.stored == 0 })
 	}
 	names[key.name] = at
 }
@@ -70,14 +66,4 @@ func (s *sources) count() (n int) {
 		n += len(names)
 	}
 	return n
-}
-
-// warnOfShare warns if a share of which n places are taken is nearly used up.
-func warnOfShare(log *slog.Logger, agency uint8, n int) {
-	if n >= sourceWarn {
-		log.Warn(actStore, success, "agency", agency, "sources", n, "most", sourceShare,
-			"reason", "the agency sends under ever new names (data.source): once all places are taken, new ones "+
-				"are refused",
-			"todo", "use few names, or stop the server and have it forget old ones (-mode=forget)")
-	}
 }

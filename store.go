@@ -116,7 +116,6 @@ func (s *store) hello(ses *session, key sourceKey) (Resume, *group, error) {
 	// The older connection is closed without an answer to what was not taken; what was taken is in
 	// submitted.
 	if old := src.owner; old != nil && old != ses {
-		old.fenced = true
 		old.fence()
 		s.changed.Broadcast()
 	}
@@ -253,8 +252,12 @@ func (s *store) settle(g *group, sequence uint64, err error) {
 // settleDone brings the state to where g leaves it. s.mu is held.
 func (s *store) settleDone(g *group, sequence uint64) {
 	for _, m := range g.marks {
-		if s.state.sources.at(m.key).stored == 0 && m.at.stored > 0 {
-			warnOfShare(s.log, m.key.agency, s.state.sources.kept(m.key.agency)+1)
+		agency, sources := m.key.agency, &s.state.sources
+		if m.at.stored > 0 && sources.at(m.key).stored == 0 && sources.kept(agency)+1 >= sourceWarn {
+			s.log.Warn(actStore, success, "agency", agency, "sources", sources.kept(agency)+1, "most", sourceShare,
+				"reason", "the agency sends under ever new names (data.source): once all places are taken, new ones "+
+					"are refused",
+				"todo", "use few names, or stop the server and have it forget old ones (-mode=forget)")
 		}
 	}
 	s.state.apply(sequence, &g.redo)
@@ -302,12 +305,9 @@ func (s *store) settleTrouble(g *group, err error) {
 	for _, failed := range []*group{g, late} {
 		for _, src := range failed.senders {
 			src.submitted = s.state.sources.at(src.key) // back to what is durable
-			// Its connection may have more to submit before it reads of the refusal: fenced, it
-			// can't.
-			if src.owner != nil {
-				src.owner.fenced = true
-				src.owner = nil
-			}
+			// Its connection may have more to submit before it reads of the refusal: without the
+			// source it can't.
+			src.owner = nil
 			s.part(src, failed)
 		}
 		failed.end(outcome)
