@@ -74,15 +74,6 @@ func recoverStore(ctx context.Context, d disk, options storeOptions, log *slog.L
 	r := &recovery{ctx: ctx, options: options, log: log}
 	r.ledger = &ledger{disk: d, path: options.path, log: log}
 	r.state.draw.drawn = noNumber
-	if err := r.run(); err != nil {
-		r.ledger.closeFiles()
-		return nil, err
-	}
-	return r, nil
-}
-
-// run goes through the steps of a start.
-func (r *recovery) run() error {
 	for _, step := range []func() error{
 		// What a process that was killed had renamed or created must not come undone when something
 		// has been built on it.
@@ -96,10 +87,11 @@ func (r *recovery) run() error {
 		r.begin,
 	} {
 		if err := step(); err != nil {
-			return err
+			r.ledger.closeFiles()
+			return nil, err
 		}
 	}
-	return nil
+	return r, nil
 }
 
 // readSnapshot reads PATH.state.
@@ -287,7 +279,7 @@ func (r *recovery) logRepairs() {
 	const unsynced = "was not synced before the crash (store.sync is not always)"
 	path := r.options.path
 	if r.report.replayed > 0 {
-		r.log.Info(actRecover, success, "file", path, "records", r.report.replayed, "bytes", r.report.bytes,
+		r.log.Info(actRecover, success, "file", path, "records", r.report.replayed,
 			"reason", "they are in the log, and the last start of the server ended before a checkpoint")
 	}
 	if cut := r.size - r.state.length; cut > 0 {
