@@ -36,43 +36,23 @@ type answer struct {
 	group  *group // nil: nothing to wait for
 	code   ackCode
 	status string
-	bets   int        // in the message; 0: there is no line for the log
-	stored int        // of bets
-	single *singleBet // the message was a BET
+	bets   int  // in the message; 0: there is no line for the log
+	single *Bet // the message was this BET, of which the log says document and number
 	resume Resume
-	agency uint8     // of NOTIFY, or of the bets; 0: these are of several
-	why    *refusals // of bets; nil: none was refused
-	hold   bool      // wait for the draw rather than say that there was none
-	// source says that the connection sends a source: it ends when a group was not taken, so
-	// that no later batch overtakes the refused one.
-	source bool
-}
-
-// A singleBet is what the log says of a BET.
-type singleBet struct {
-	document string
-	number   int
+	hold   bool // wait for the draw rather than say that there was none
+	// tally says what became of the bets; its agency is also that of a NOTIFY. If its source is
+	// set the connection ends when a group was not taken, so that no later batch overtakes the
+	// refused one.
+	tally
 }
 
 // size returns how many bytes of memory the answer takes.
 func (a *answer) size() int {
 	size := int(unsafe.Sizeof(*a)) + len(a.status)
-	if a.why != nil {
-		size += int(unsafe.Sizeof(*a.why))
+	if a.refused != nil {
+		size += int(unsafe.Sizeof(*a.refused))
 	}
 	return size
-}
-
-// tally says for the counts what became of the bets, once that is known.
-func (a *answer) tally() (batchResult, tally) {
-	t := tally{agency: a.agency, source: a.source, stored: a.stored, refused: a.why}
-	switch a.code {
-	case ackStored:
-		return batchStored, t
-	case ackRefused:
-		return batchRefused, t
-	}
-	return batchUnavailable, tally{}
 }
 
 // An answerQueue is the line of answers that a connection owes. Its reader puts them in
@@ -88,7 +68,6 @@ type answerQueue struct {
 	last    *answer
 	bytes   int  // that the answers take
 	closed  bool // nothing more is owed
-	idle    bool // nothing has come for a while: memory may be let go
 }
 
 // newAnswerQueue returns an empty queue.
@@ -144,27 +123,14 @@ func (q *answerQueue) remove() {
 	q.changed.Signal()
 }
 
-// wait waits until something is owed, and reports false if nothing will be. It calls idle
-// when the connection is.
-func (q *answerQueue) wait(idle func()) bool {
+// wait waits until something is owed, and reports false if nothing will be.
+func (q *answerQueue) wait() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for q.first == nil && !q.closed {
-		if q.idle {
-			idle()
-			q.idle = false
-		}
 		q.changed.Wait()
 	}
 	return q.first != nil
-}
-
-// rest says that the connection is idle.
-func (q *answerQueue) rest() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.idle = true
-	q.changed.Signal()
 }
 
 // An answerer sends a connection's answers, each once its group is done. Those that are
@@ -187,7 +153,6 @@ type answerer struct {
 // run sends what is owed until the queue is closed and empty.
 func (a *answerer) run() {
 	defer close(a.ended)
-	defer a.rest()
 	for {
 		ans := a.queue.peek()
 		if ans != nil {
@@ -196,14 +161,12 @@ func (a *answerer) run() {
 			continue
 		}
 		a.flush()
-		if !a.queue.wait(a.rest) {
+		a.out = nil // an idle connection keeps no memory
+		if !a.queue.wait() {
 			return
 		}
 	}
 }
-
-// rest lets go of the memory that an idle connection does not need.
-func (a *answerer) rest() { a.out = nil }
 
 // send waits until an answer is ready and puts it into out. What is in out leaves before it
 // waits.
@@ -244,7 +207,7 @@ func (a *answerer) sendFailed(ans *answer, err error) {
 		return
 	}
 	a.out = appendAck(a.out, ackUnavailable, unavailableStatus)
-	ans.code, ans.stored = ackUnavailable, 0
+	ans.code, ans.stored, ans.tally.refused = ackUnavailable, 0, nil
 	a.note(ans)
 	if ans.source {
 		a.refused()
@@ -300,14 +263,15 @@ func (a *answerer) note(ans *answer) {
 	if ans.bets == 0 {
 		return
 	}
-	a.counts.batch(ans.tally())
+	a.counts.batch(ans.code, ans.tally)
 	became := success
 	if ans.code != ackStored {
 		became = fail
 	}
 	switch {
 	case ans.single != nil:
-		a.log.Info(actApuestaAlmacenada, became, "dni", ans.single.document, "numero", ans.single.number)
+		a.log.Info(actApuestaAlmacenada, became, "dni", string(ans.single.Document),
+			"numero", ans.single.Number)
 	case ans.code == ackStored:
 		a.log.Info(actApuestaRecibida, became, "cantidad", ans.bets)
 	default:

@@ -73,11 +73,11 @@ func TestFailedGroups(t *testing.T) {
 		closed, refused bool
 	}{
 		{"not taken", errUnavailable, answer{}, string(appendAck(nil, ackUnavailable, unavailableStatus)), false, false},
-		{"not taken, of a source", errUnavailable, answer{source: true},
+		{"not taken, of a source", errUnavailable, answer{tally: tally{source: true}},
 			string(appendAck(nil, ackUnavailable, unavailableStatus)), false, true},
 		{"NOTIFY 0 not taken", errUnavailable, answer{kind: answerNone}, "", true, false},
 		{"unknown", fatal, answer{}, "", true, false},
-		{"unknown, of a source", fatal, answer{source: true}, "", true, false},
+		{"unknown, of a source", fatal, answer{tally: tally{source: true}}, "", true, false},
 	} {
 		a, conn := newAnswerTest()
 		refused := false
@@ -108,7 +108,7 @@ func TestQueueBoundsBytes(t *testing.T) {
 		}()
 		<-q.hurry // full: nobody waits for the draw any more
 		taken := 0
-		for q.wait(func() {}) {
+		for q.wait() {
 			q.mu.Lock()
 			if q.bytes > most {
 				t.Fatalf("statuses of %d: got %d bytes owed, want %d at most", len(status), q.bytes, most)

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -26,25 +28,18 @@ var errDone = errors.New("conn: done")
 
 // A service is what all connections share: what they use, and how they are to behave.
 type service struct {
-	store    *store
-	counts   *counts
-	log      *slog.Logger
-	rule     rule          // what bets are checked against
-	lottery  bool          // there is a draw: NOTIFY is answered
-	idle     time.Duration // conn.idle
-	buffers  buffers       // for connections that are not idle
-	draining chan struct{} // closed at the stop: no message is begun any more
+	store   *store
+	counts  *counts
+	log     *slog.Logger
+	rule    rule            // what bets are checked against
+	lottery bool            // there is a draw: NOTIFY is answered
+	idle    time.Duration   // conn.idle
+	buffers buffers         // for connections that are not idle
+	stopped context.Context // done at the stop: no message is begun any more
 }
 
 // shuttingDown reports whether the stop has begun.
-func (s *service) shuttingDown() bool {
-	select {
-	case <-s.draining:
-		return true
-	default:
-		return false
-	}
-}
+func (s *service) shuttingDown() bool { return s.stopped.Err() != nil }
 
 // A peer is what is known of who is at the other end before its first message.
 type peer struct {
@@ -88,8 +83,6 @@ type serverConn struct {
 	ses      session
 	decider  decider // on the message in hand
 	answerer *answerer
-	// answering says that the answerer was started.
-	answering bool
 }
 
 // newServerConn returns the serving side of a connection, which owns conn from then on.
@@ -113,43 +106,33 @@ func newServerConn(svc *service, conn net.Conn, from peer) *serverConn {
 
 // serve serves the connection until it ends, for whichever reason.
 func (c *serverConn) serve() {
+	go c.answerer.run()
 	err := c.takeMessages()
+	why := endServer
 	var protocol *protocolError
 	if errors.As(err, &protocol) {
+		why = endProtocol
 		c.svc.log.Warn(actProtocol, fail, "ip", c.peer.ip, "reason", protocol.reason,
 			"todo", "the client breaks the protocol: see docs/protocol.md")
 		c.owe(answer{code: ackProtocol, status: protocol.reason})
 	}
 	c.answerer.queue.close()
-	if c.answering {
-		<-c.answerer.ended
-	}
-	switch {
-	case errors.Is(err, errFenced):
-	case err == io.EOF:
+	<-c.answerer.ended
+	switch err {
+	case errFenced:
+	case io.EOF:
+		why = endClient
 		c.closeWrite() // with TLS an end that is not said looks like a cut
 	default:
 		c.linger()
 	}
 	c.conn.Close()
 	c.svc.store.leave(&c.ses)
-	c.visit.end(endingOf(err))
+	c.visit.end(why)
 	c.releaseBuffer()
 	if c.svc.shuttingDown() {
 		c.svc.log.Info(actCloseConnection, success, "ip", c.peer.ip)
 	}
-}
-
-// endingOf says for the counts why a connection has ended.
-func endingOf(err error) ending {
-	var protocol *protocolError
-	switch {
-	case errors.As(err, &protocol):
-		return endProtocol
-	case err == io.EOF:
-		return endClient
-	}
-	return endServer
 }
 
 // takeMessages reads and handles messages until an error, which is io.EOF when the client
@@ -235,7 +218,7 @@ func (c *serverConn) handleBet(m []byte) (size int, err error) {
 	if size, err = c.decider.bet(m, &b); err != nil {
 		return 0, err
 	}
-	return size, c.take(m[:size], answer{bets: 1, single: &singleBet{string(b.Document), int(b.Number)}})
+	return size, c.take(m[:size], answer{bets: 1, single: &Bet{Document: bytes.Clone(b.Document), Number: b.Number}})
 }
 
 // take submits what was decided on the BETs in body, and owes the answer.
@@ -255,20 +238,13 @@ func (c *serverConn) take(body []byte, a answer) error {
 	}
 	c.visit.sends(a.agency)
 	if len(d.refused) > 0 {
-		a.code, a.status, a.why = ackRefused, refusedStatus(d.refused), countRefused(d.refused)
+		a.code, a.status, a.tally.refused = ackRefused, refusedStatus(d.refused), countRefused(d.refused)
 	}
 	return c.oweOutcome(a, err)
 }
 
-// owe puts an answer into the queue. The first one starts the answerer: a connection that
-// says nothing needs none.
-func (c *serverConn) owe(a answer) {
-	if !c.answering {
-		c.answering = true
-		go c.answerer.run()
-	}
-	c.answerer.queue.owe(&a)
-}
+// owe puts an answer into the queue.
+func (c *serverConn) owe(a answer) { c.answerer.queue.owe(&a) }
 
 // oweOutcome owes an answer about what the store said: err is of submit, hello or available.
 func (c *serverConn) oweOutcome(a answer, err error) error {
@@ -310,7 +286,7 @@ func (c *serverConn) handleHello(m []byte) (size int, err error) {
 		c.decider.rule.agency = h.Agency
 		c.visit.hello(key.agency, key.name)
 	}
-	return size, c.oweOutcome(answer{kind: answerResume, resume: at, group: group, source: true}, err)
+	return size, c.oweOutcome(answer{kind: answerResume, resume: at, group: group, tally: tally{source: true}}, err)
 }
 
 // speaksFor reports whether this connection may speak for agency.
@@ -332,24 +308,18 @@ func (c *serverConn) handleNotify(m []byte) (size int, err error) {
 		return 0, protocolErrorf("NOTIFY of another agency than this connection's")
 	}
 	if n.Kind == notifyFinished {
-		return size, c.finish(n.Agency)
+		group, err := c.svc.store.finish(n.Agency)
+		if err != nil {
+			return 0, errDone // that has no answer of its own: the client sees the end, and says it again
+		}
+		c.owe(answer{kind: answerNone, group: group})
+		return size, nil
 	}
 	// A client that said HELLO waits for the draw here. The others know only the course's
 	// way, which is ACK 3: come back later. After the draw all wait until the winners are known.
 	group, drawn := c.svc.store.pending()
-	c.owe(answer{kind: answerWinners, agency: n.Agency, hold: c.ses.src != nil || drawn, group: group})
+	c.owe(answer{kind: answerWinners, group: group, hold: c.ses.src != nil || drawn, tally: tally{agency: n.Agency}})
 	return size, nil
-}
-
-// finish notes that agency has finished. That has no answer of its own: if it cannot be
-// noted the connection ends, and the client says it again.
-func (c *serverConn) finish(agency uint8) error {
-	group, err := c.svc.store.finish(agency)
-	if err != nil {
-		return errDone
-	}
-	c.owe(answer{kind: answerNone, group: group})
-	return nil
 }
 
 // read reads once. It waits for the first byte of a message 10 times conn.idle, for its
@@ -402,7 +372,6 @@ func (c *serverConn) overdue() error {
 		return io.EOF
 	case c.large != nil:
 		c.releaseBuffer()
-		c.answerer.queue.rest()
 		return nil
 	case c.answerer.queue.peek() != nil:
 		return nil // it waits for the draw

@@ -14,10 +14,10 @@ import (
 // lock that nobody holds for longer than a few assignments. Nothing is counted per bet.
 type counts struct {
 	began    time.Time
-	agencies [256]agencyCounts // 0: batches with bets of several agencies, and what nobody owns
-	batches  [batchResults]atomic.Uint64
-	written  atomic.Uint64 // bytes, to any file of the store
-	syncs    atomic.Uint64 // of any file of the store, or of its folder
+	agencies [256]agencyCounts                // 0: batches with bets of several agencies, and what nobody owns
+	batches  [len(batchResults)]atomic.Uint64 // by the answer to them
+	written  atomic.Uint64                    // bytes, to any file of the store
+	syncs    atomic.Uint64                    // of any file of the store, or of its folder
 
 	mu        sync.Mutex // protects following
 	open      int        // connections
@@ -37,18 +37,9 @@ type agencyCounts struct {
 	last    atomic.Int64                // when a bet was last stored, in nanoseconds since 1970; 0: never
 }
 
-// A batchResult is what became of a message with bets.
-type batchResult uint8
-
-const (
-	batchStored batchResult = iota
-	batchRefused
-	batchUnavailable
-	batchResults // how many there are
-)
-
-// batchResultNames are the values of the metric's label.
-var batchResultNames = [batchResults]string{"stored", "refused", "unavailable"}
+// batchResults say what became of a message with bets, by the answer to it: the values of the
+// metric's label.
+var batchResults = [...]string{ackStored: "stored", ackRefused: "refused", ackUnavailable: "unavailable"}
 
 // An ending is why a connection has ended.
 type ending uint8
@@ -108,8 +99,8 @@ func countRefused(all []refusedBet) *refusals {
 }
 
 // batch counts a message with bets.
-func (c *counts) batch(result batchResult, t tally) {
-	c.batches[result].Add(1)
+func (c *counts) batch(answer ackCode, t tally) {
+	c.batches[answer].Add(1)
 	a := &c.agencies[t.agency]
 	if t.stored > 0 {
 		a.stored.Add(uint64(t.stored))

@@ -123,8 +123,8 @@ func (m *metricsText) intake(r *report, c *counts) {
 		}
 	}
 	m.family("tp0_batches_total", "Messages with bets since the start, by what became of them.")
-	for result, name := range batchResultNames {
-		m.sample(float64(c.batches[result].Load()), "result", name)
+	for _, answer := range []ackCode{ackStored, ackRefused, ackUnavailable} {
+		m.sample(float64(c.batches[answer].Load()), "result", batchResults[answer])
 	}
 	m.histogram("tp0_commit_duration_seconds", "What it took to make a group of batches durable.", r.Store.commits)
 }

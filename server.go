@@ -17,8 +17,8 @@ import (
 // serves each independently of the others (conn.go).
 type server struct {
 	svc      *service
-	log      *slog.Logger
-	slots    chan struct{} // holds one item for each connection: conn.max of them
+	stop     context.CancelFunc // of svc
+	slots    chan struct{}      // holds one item for each connection: conn.max of them
 	listener net.Listener
 
 	mu    sync.Mutex // protects following
@@ -39,9 +39,10 @@ const ownFiles = 40
 // newServer returns a server for a store that is open; closing the store, after shutdown,
 // stays the caller's.
 func newServer(cfg *config, st *store, counts *counts, log *slog.Logger) *server {
+	stopped, stop := context.WithCancel(context.Background())
 	svc := &service{
 		store: st, counts: counts, log: log, rule: rule{maxNumber: uint16(cfg.maxNumber)}, lottery: cfg.drawAgencies > 0,
-		idle: cfg.connIdle, draining: make(chan struct{}),
+		idle: cfg.connIdle, stopped: stopped,
 	}
 	limit := fileLimit()
 	if cfg.statusAddress != "" {
@@ -51,7 +52,7 @@ func newServer(cfg *config, st *store, counts *counts, log *slog.Logger) *server
 		limit -= maxStrangers
 	}
 	slots := make(chan struct{}, connMax(cfg.connMax, limit, log))
-	return &server{svc: svc, log: log, slots: slots, conns: map[*serverConn]struct{}{}}
+	return &server{svc: svc, stop: stop, slots: slots, conns: map[*serverConn]struct{}{}}
 }
 
 // connMax returns conn.max, cut to what the limit of open files leaves.
@@ -165,11 +166,11 @@ func (srv *server) serve() {
 		// and is not accepted only to be turned away.
 		select {
 		case srv.slots <- struct{}{}:
-		case <-srv.svc.draining:
+		case <-srv.svc.stopped.Done():
 			return
 		}
 		if !failing {
-			srv.log.Info(actAcceptConnections, inProgress)
+			srv.svc.log.Info(actAcceptConnections, inProgress)
 		}
 		conn, err := srv.listener.Accept()
 		if err != nil {
@@ -178,7 +179,7 @@ func (srv *server) serve() {
 				return
 			}
 			if !failing {
-				srv.log.Warn(actAcceptConnections, fail, "reason", err, "todo", "nothing: it is tried again")
+				srv.svc.log.Warn(actAcceptConnections, fail, "reason", err, "todo", "nothing: it is tried again")
 			}
 			failing = true
 			time.Sleep(acceptPause)
@@ -186,7 +187,7 @@ func (srv *server) serve() {
 		}
 		failing = false
 		ip, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
-		srv.log.Info(actAcceptConnections, success, "ip", ip)
+		srv.svc.log.Info(actAcceptConnections, success, "ip", ip)
 		srv.start(newServerConn(srv.svc, conn, peerOf(conn, ip)))
 	}
 }
@@ -196,7 +197,7 @@ func (srv *server) start(c *serverConn) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	if srv.svc.shuttingDown() { // shutdown has passed by
-		srv.log.Info(actCloseConnection, closed(c.conn.Close()), "ip", c.peer.ip)
+		srv.svc.log.Info(actCloseConnection, closed(c.conn.Close()), "ip", c.peer.ip)
 		<-srv.slots
 		return
 	}
@@ -215,14 +216,14 @@ func (srv *server) start(c *serverConn) {
 // shutdown stops accepting, lets the messages that have begun to come finish for drainTime
 // at most, and closes all connections.
 func (srv *server) shutdown() {
-	close(srv.svc.draining)
+	srv.stop()
 	srv.mu.Lock()
 	err := srv.listener.Close()
 	for c := range srv.conns {
 		c.wake()
 	}
 	srv.mu.Unlock()
-	srv.log.Info(actCloseListener, closed(err))
+	srv.svc.log.Info(actCloseListener, closed(err))
 	// Connections that wait for a message to begin end at once. Those in the middle of one
 	// have until then.
 	late := time.AfterFunc(drainTime, func() {

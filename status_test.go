@@ -89,7 +89,7 @@ func (f *fakeOffice) pass(seconds int, rates ...int) {
 	for i := range seconds {
 		for agency, rate := range rates {
 			n := rate * (80 + random.IntN(40)) / 100 * min(i, 30) / 30
-			f.counts.batch(batchStored, tally{agency: uint8(agency + 1), source: true, stored: n})
+			f.counts.batch(ackStored, tally{agency: uint8(agency + 1), source: true, stored: n})
 			f.fake.said.Bets += uint64(n)
 			f.fake.said.Bytes += int64(n) * 52
 			a := &f.fake.agencies[agency+1]
@@ -141,7 +141,7 @@ func (f *fakeOffice) evening() (visits []*visit) {
 		visits = append(visits, v)
 	}
 	f.pass(420, 66, 62, 38, 22, 3)
-	f.counts.batch(batchRefused, tally{agency: 2, source: true, refused: &refusals{badBirthdate: 12, badNumber: 3}})
+	f.counts.batch(ackRefused, tally{agency: 2, source: true, refused: &refusals{badBirthdate: 12, badNumber: 3}})
 	f.counts.recoveredIn(12 * time.Millisecond)
 	f.counts.hear(time.Now(), slog.LevelWarn, "protocol", []byte("2026-11-27 21:58:01 WARNING  action: protocol "+
 		"| result: fail | ip: 10.20.9.9 | reason: unknown op 71 | todo: the client breaks the protocol: see docs/protocol.md"))
