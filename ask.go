@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,7 +23,7 @@ const (
 	winnersLine = 46
 	// mostWinners is how many winners are taken from a server: it must end some time.
 	mostWinners = 1024 * maxWinners
-	// healthTime is how long mode health waits.
+	// healthTime is how long mode health waits for a connection, and then for the answer.
 	healthTime = 3 * time.Second
 )
 
@@ -33,18 +32,18 @@ func hello(l *link, h Hello) (at Resume, err error) {
 	if err := l.write(appendHello(nil, h)); err != nil {
 		return at, err
 	}
-	var ack Ack
-	answered := false // with an ACK in place of a RESUME
+	var refused error // by an ACK in place of a RESUME
 	err = l.read(l.idle, func(m []byte) (size int, err error) {
-		if answered = m[0] != opResume; answered {
-			ack, size, err = parseAck(m)
-		} else {
+		if m[0] == opResume {
 			at, size, err = parseResume(m)
+			return size, err
 		}
+		ack, size, err := parseAck(m)
+		refused = ackError(ack)
 		return size, err
 	})
-	if err == nil && answered {
-		err = ackError(ack)
+	if err == nil {
+		err = refused
 	}
 	return at, err
 }
@@ -52,7 +51,10 @@ func hello(l *link, h Hello) (at Resume, err error) {
 // askWinners says that the agency has finished, and asks for its winners until
 // they come. Each session says that it has finished: a server that was restarted
 // before it noted that must hear it again, and to the others it is no news.
-func askWinners(ctx context.Context, l *link, agency uint8, r *retry, log *slog.Logger) error {
+func askWinners(ctx context.Context, l *link, agency uint8, r *retry) error {
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
+	go sayWaiting(waiting, r.log, agency)
 	m := appendNotify(nil, Notify{agency, notifyFinished})
 	for {
 		m = appendNotify(m, Notify{agency, notifyWinners})
@@ -61,7 +63,7 @@ func askWinners(ctx context.Context, l *link, agency uint8, r *retry, log *slog.
 		case err != nil:
 			return err
 		case ack.Code == ackWinners:
-			return readWinners(l, log)
+			return readWinners(l, r.log)
 		case ack.Code != ackNoDraw:
 			return ackError(ack)
 		}
@@ -79,9 +81,7 @@ func askWinners(ctx context.Context, l *link, agency uint8, r *retry, log *slog.
 func askHeld(ctx context.Context, l *link, m []byte, r *retry) (ack Ack, err error) {
 	defer context.AfterFunc(ctx, func() { l.close() })()
 	asked := time.Now()
-	if err = l.write(m); err == nil {
-		ack, err = l.readAck(forever)
-	}
+	ack, err = l.ask(m, forever)
 	held := time.Since(asked)
 	r.life = r.life.Add(held)
 	if held > r.timeout {
@@ -92,9 +92,9 @@ func askHeld(ctx context.Context, l *link, m []byte, r *retry) (ack Ack, err err
 
 // sayWaiting says in the log now and then that the client of agency id waits for
 // the draw, until ctx is cancelled.
-func sayWaiting(ctx context.Context, log *slog.Logger, id int) {
+func sayWaiting(ctx context.Context, log *slog.Logger, id uint8) {
 	for sleep(ctx, waitLineEvery) {
-		log.Info(actConsultaGanadores, inProgress, "client_id", id)
+		log.Info(actConsultaGanadores, inProgress, "client_id", int(id))
 	}
 }
 
@@ -115,42 +115,29 @@ func readWinners(l *link, log *slog.Logger) error {
 				mostWinners)
 		}
 		var line []byte
-		for left := count; left > 0; left -= winnersLine {
-			// As many as a line holds are a message of their own as to deadlines.
+		for i := range count {
 			err := l.read(l.idle, func(m []byte) (size int, err error) {
-				line, size, err = appendDocuments(line[:0], m, min(left, winnersLine))
-				return size, err
+				document, size, err := parseLongString(m, 0)
+				switch {
+				case err != nil:
+					return 0, err
+				case !isDocument(document):
+					return 0, protocolErrorf("a winner's document is not 1 to %d digits", maxDocument)
+				}
+				line = append(append(line, document...), ' ')
+				return size, nil
 			})
 			if err != nil {
 				return err
 			}
-			log.Info(actGanadores, success, "documentos", string(line))
+			if i%winnersLine == winnersLine-1 || i == count-1 {
+				log.Info(actGanadores, success, "documentos", string(line[:len(line)-1]))
+				line = line[:0]
+			}
 		}
 	}
 	log.Info(actConsultaGanadores, success, "cant_ganadores", total)
 	return nil
-}
-
-// appendDocuments appends the count documents with which m starts, spaces between them.
-func appendDocuments(dst, m []byte, count int) (line []byte, size int, err error) {
-	for i := range count {
-		if size+2 > len(m) {
-			return dst, 0, errShort
-		}
-		start := size + 2
-		size = start + int(binary.BigEndian.Uint16(m[size:]))
-		if size > len(m) && size <= start+maxDocument {
-			return dst, 0, errShort
-		}
-		if size > len(m) || !isDocument(m[start:size]) {
-			return dst, 0, protocolErrorf("a winner's document is not 1 to %d digits", maxDocument)
-		}
-		if i > 0 {
-			dst = append(dst, ' ')
-		}
-		dst = append(dst, m[start:size]...)
-	}
-	return dst, size, nil
 }
 
 // betFrom makes the bet of mode bet from the environment variables that the course gives it.
@@ -206,19 +193,11 @@ func runBet(ctx context.Context, cfg *config, b *Bet, log *slog.Logger) error {
 
 // sendBet sends one bet on a connection of its own and reads its ACK.
 func sendBet(ctx context.Context, r *retry, b *Bet) error {
-	l, err := r.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer l.close()
-	var ack Ack
-	if err = l.write(appendBet(nil, b)); err == nil {
-		ack, err = l.readAck(l.idle)
-	}
+	ack, err := askOnce(ctx, r, appendBet(nil, b))
 	switch {
 	case errors.Is(err, errEnded): // %v: it is not tried again
 		return fmt.Errorf("%s: %v before the answer: whether the bet is stored is not known: see the server's bets.csv",
-			l.address, err)
+			r.address, err)
 	case err != nil:
 		return err
 	case ack.Code == ackRefused:
@@ -229,27 +208,28 @@ func sendBet(ctx context.Context, r *retry, b *Bet) error {
 	return nil
 }
 
+// askOnce asks m on a connection of its own.
+func askOnce(ctx context.Context, r *retry, m []byte) (Ack, error) {
+	l, err := r.connect(ctx)
+	if err != nil {
+		return Ack{}, err
+	}
+	defer l.close()
+	return l.ask(m, r.idle)
+}
+
 // runHealth is mode health: it asks once, within healthTime.
 func runHealth(ctx context.Context, cfg *config) error {
-	ctx, cancel := context.WithTimeout(ctx, healthTime)
-	defer cancel()
-	end, _ := ctx.Deadline()
 	r, err := newRetry(cfg, nil)
 	if err != nil {
 		return err
 	}
-	l, err := r.connect(ctx)
-	if err != nil {
-		return fmt.Errorf("health: %w", err)
-	}
-	defer l.close()
-	l.idle = time.Until(end)
+	ctx, cancel := context.WithTimeout(ctx, healthTime)
+	defer cancel()
+	r.idle = healthTime
 	// A BATCH of no bets costs the server nothing, and yet is answered with 5 where
 	// a real one would be.
-	var ack Ack
-	if err = l.write(appendBatchHead(nil, 0)); err == nil {
-		ack, err = l.readAck(l.idle)
-	}
+	ack, err := askOnce(ctx, r, appendBatchHead(nil, 0))
 	if err == nil && ack.Code != ackStored {
 		err = ackError(ack)
 	}

@@ -23,9 +23,7 @@ type client struct {
 	window    *window // of the session, or of the one before until it has resumed
 	start     uint64  // bets that the server had decided on when this run began
 	resumed   bool    // the first RESUME has been dealt with
-	verified  bool    // the end was verified and logged
 	oneAnswer bool    // the server closes the connection after each answer (resume=false)
-	waiting   bool    // for the draw: the log says so now and then
 }
 
 // runClient is mode client: it returns nil when the file is sent, or errStopped
@@ -50,9 +48,7 @@ func runClient(ctx context.Context, cfg *config, log *slog.Logger, out *lineWrit
 		out.share(c.bar)
 		defer out.share(nil)
 	}
-	running, stop := context.WithCancel(ctx)
-	err = c.run(running)
-	stop()
+	err = c.run(ctx)
 	if err == nil {
 		log.Info(actLoopFinished, success, "client_id", cfg.id, "enviadas", file.settled.after.Records-c.start,
 			"rechazadas", file.rejects.count, "reanudadas", c.start, "tiempo",
@@ -111,11 +107,7 @@ func (c *client) session(ctx context.Context) error {
 	if err := d.verify(); err != nil || c.cfg.drawAgencies == 0 {
 		return err
 	}
-	if !c.waiting {
-		go sayWaiting(ctx, c.log, c.cfg.id)
-	}
-	c.waiting = true
-	return askWinners(ctx, l, uint8(c.cfg.id), c.retry, c.log)
+	return askWinners(ctx, l, uint8(c.cfg.id), c.retry)
 }
 
 // A delivery is what a client does on one connection. One goroutine makes and
@@ -144,13 +136,7 @@ func newDelivery(c *client, l *link) *delivery {
 	}
 	d := &delivery{c: c, link: l, window: newWindow(size)}
 	d.out = make([]byte, 0, sendAtOnce+maxMessage)
-	l.beforeWait = d.yield
 	return d
-}
-
-// yield lets the sender know of the answers that have come.
-func (d *delivery) yield() {
-	d.window.wake()
 }
 
 // resume goes to where the server stands.
@@ -285,7 +271,7 @@ func (d *delivery) flush() (err error) {
 
 // awaitRoom waits until the window has room for another batch.
 func (d *delivery) awaitRoom(ctx context.Context) error {
-	if d.window.full() { // else the answers that make room would never come
+	if d.window.count() == d.window.size { // else the answers that make room would never come
 		if err := d.flush(); err != nil {
 			return err
 		}
@@ -300,9 +286,6 @@ func (d *delivery) awaitRoom(ctx context.Context) error {
 // receive settles answers until none is owed and nothing more is sent.
 func (d *delivery) receive() error {
 	for {
-		if d.window.empty() {
-			d.yield()
-		}
 		batch, more := d.window.oldest()
 		if !more {
 			return nil
@@ -358,9 +341,6 @@ func (d *delivery) verify() error {
 			"look what else sends under this data.source",
 			at.Records, c.cfg.dataSource, crcText(at.CRC), here.Records, crcText(here.CRC))
 	}
-	if !c.verified {
-		c.log.Info(actVerify, success, "apuestas", at.Records, "crc", crcText(at.CRC))
-	}
-	c.verified = true
+	c.log.Info(actVerify, success, "apuestas", at.Records, "crc", crcText(at.CRC))
 	return nil
 }

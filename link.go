@@ -41,10 +41,7 @@ type link struct {
 	address string        // as the settings have it
 	in      framer        // of conn
 	idle    time.Duration // conn.idle
-	// beforeWait is called before each wait for an answer: others may wait for
-	// what was done with the last one. nil: nothing to do.
-	beforeWait func()
-	release    func() bool // ends the wait for a signal
+	release func() bool   // ends the wait for a signal
 }
 
 // newLink returns the link over conn.
@@ -87,9 +84,6 @@ func (l *link) read(wait time.Duration, parse func(m []byte) (size int, err erro
 					l.address, err)
 			}
 		}
-		if l.beforeWait != nil {
-			l.beforeWait()
-		}
 		switch {
 		case !begun && len(m) > 0:
 			begun, deadline = true, time.Now().Add(l.idle)
@@ -123,6 +117,14 @@ func (l *link) readAck(wait time.Duration) (ack Ack, err error) {
 		return size, err
 	})
 	return ack, err
+}
+
+// ask writes m and reads the ACK that answers it, whose first byte may take wait.
+func (l *link) ask(m []byte, wait time.Duration) (Ack, error) {
+	if err := l.write(m); err != nil {
+		return Ack{}, err
+	}
+	return l.readAck(wait)
 }
 
 // ackError is the error that an ACK means which is no answer to a batch that was taken.

@@ -35,11 +35,11 @@ func (w *window) push(s span) {
 	w.changed.Broadcast()
 }
 
-// full reports whether awaitRoom would wait.
-func (w *window) full() bool {
+// count returns how many batches are in the window: size of them leave no room.
+func (w *window) count() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.spans) >= w.size
+	return len(w.spans)
 }
 
 // awaitRoom waits until there is room for a batch or ctx is cancelled (wake must
@@ -52,13 +52,6 @@ func (w *window) awaitRoom(ctx context.Context) (answered int, err error) {
 		w.changed.Wait()
 	}
 	return w.popped, w.err
-}
-
-// empty reports whether oldest would wait.
-func (w *window) empty() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.spans) == 0
 }
 
 // oldest returns the batch whose answer comes next, once there is one; more is
@@ -75,18 +68,16 @@ func (w *window) oldest() (s span, more bool) {
 	return w.spans[0], true
 }
 
-// pop takes out the oldest batch, whose answer has been dealt with. It does not
-// wake the sender: see wake.
+// pop takes out the oldest batch, whose answer has been dealt with.
 func (w *window) pop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.spans = w.spans[:copy(w.spans, w.spans[1:])]
 	w.popped++
+	w.changed.Broadcast()
 }
 
-// wake lets those who wait look again. The receiver calls it once for all the
-// answers of a read, not for each: a server answers a whole group at once, and
-// the sender then makes several batches for one write.
+// wake lets those who wait look again, at ctx.
 func (w *window) wake() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -42,14 +42,14 @@ func TestWindow(t *testing.T) {
 			}
 		}
 		var got []string
-		if w.full() {
+		if w.count() == w.size {
 			got = append(got, "full")
 		}
-		if w.empty() {
+		if w.count() == 0 {
 			got = append(got, "empty")
 		}
 		got = append(got, fmt.Sprint(w.popped))
-		if w.empty() && !w.closed && w.err == nil {
+		if w.count() == 0 && !w.closed && w.err == nil {
 			got = append(got, "?")
 		} else if s, more := w.oldest(); more {
 			got = append(got, fmt.Sprint(s.index))
@@ -65,7 +65,7 @@ func TestWindow(t *testing.T) {
 // TestWindowWaits: whoever waits goes on when what he waits for has come.
 func TestWindowWaits(t *testing.T) {
 	for name, ends := range map[string]func(w *window, stop func()){
-		"room":   func(w *window, _ func()) { w.pop(); w.wake() },
+		"room":   func(w *window, _ func()) { w.pop() },
 		"error":  func(w *window, _ func()) { w.fail(errEnded); w.fail(errStopped) },
 		"signal": func(w *window, stop func()) { stop(); w.wake() },
 	} {
