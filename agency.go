@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -212,34 +213,32 @@ func (a *agencyFile) reject(s span, ack Ack) error {
 		var position int
 		var reason string
 		if position, reason, rest = parseRefused(rest); position > 0 && position <= s.bets {
-			refused[position] = reason
+			refused[position] = cmp.Or(reason, noReason)
 		}
 	}
-	all := ack.Code == ackRefused && len(refused) == 0
-	if status == "" {
-		status = "refused by the server without a reason"
-	}
-	err := a.again.each(s, func(rec *record, position int, _ *Bet, malformed string) bool {
-		reason, ok := refused[position]
-		switch {
-		case malformed != "":
-			a.rejects.add(rec, malformed)
-		case ok:
-			a.rejects.add(rec, reason)
-		case all:
-			a.rejects.add(rec, status)
+	err := a.rejectIf(s, func(position int, _ *Bet) string {
+		if ack.Code == ackRefused && len(refused) == 0 {
+			return cmp.Or(status, noReason)
 		}
-		return true
+		return refused[position]
 	})
 	return errors.Join(err, a.rejects.flush())
 }
 
+// noReason is the reason of a refusal for which the server gives none.
+const noReason = "refused by the server without a reason"
+
 // rejectUnseen rejects what must have been refused of a span whose answers were
 // lost: the same check as the server's tells, with bets.maxNumber as it is set here.
 func (a *agencyFile) rejectUnseen(s span) error {
-	return a.again.each(s, func(rec *record, _ int, b *Bet, malformed string) bool {
+	return a.rejectIf(s, func(_ int, b *Bet) string { return a.rule.check(b).reason() })
+}
+
+// rejectIf rejects the malformed records of s, and the bets for which why has a reason.
+func (a *agencyFile) rejectIf(s span, why func(position int, b *Bet) string) error {
+	return a.again.each(s, func(rec *record, position int, b *Bet, malformed string) bool {
 		if malformed == "" {
-			malformed = a.rule.check(b).reason()
+			malformed = why(position, b)
 		}
 		if malformed != "" {
 			a.rejects.add(rec, malformed)

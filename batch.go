@@ -58,23 +58,20 @@ func (b *batcher) next(dst []byte) ([]byte, span, error) {
 	dst = appendBatchHead(dst, 0)
 	s := span{offset: b.at.end, line: b.at.endLine, index: b.at.index + 1}
 	err := b.fill(&dst, head, &s)
-	if err != nil && (err != io.EOF || s.bets == 0) {
-		dst = dst[:head]
-	}
-	if err == io.EOF && s.bets > 0 {
-		err = nil
+	if err != nil && err != io.EOF {
+		return dst[:head], span{}, err
 	}
 	s.end, s.endLine = b.reader.position()
 	if b.held {
 		s.end, s.endLine = b.record.offset, b.record.line
 	}
-	s.after = b.at.after
-	if s.bets > 0 {
-		appendBatchHead(dst[:head], s.bets)
-		s.after = s.after.after(s.bets, dst[head+batchHead:])
-	}
+	s.after = b.at.after.after(s.bets, dst[head+batchHead:])
 	b.at = s
-	return dst, s, err
+	if s.bets == 0 {
+		return dst[:head], s, io.EOF
+	}
+	appendBatchHead(dst[:head], s.bets)
+	return dst, s, nil
 }
 
 // fill appends BETs to the batch that starts at head until it is full.
@@ -102,17 +99,24 @@ func (b *batcher) fill(dst *[]byte, head int, s *span) error {
 
 // read reads the next record into b.bet, or returns why it is no bet.
 func (b *batcher) read() (malformed string, err error) {
-	b.record, err = b.reader.next()
-	if split, ok := err.(*recordError); ok { // reading goes on behind it
-		malformed, err = split.reason, nil
-	} else if err == nil {
-		b.record.dropFields(b.skip)
-		malformed = toBet(b.record.fields, b.agency, &b.bet)
+	if b.record, err = b.reader.next(); err != nil {
+		return "", err
 	}
-	if b.seen != nil && err == nil {
+	malformed = recordToBet(b.record, b.skip, b.agency, &b.bet)
+	if b.seen != nil {
 		b.seen(b.record, &b.bet, malformed)
 	}
-	return malformed, err
+	return malformed, nil
+}
+
+// recordToBet takes the first skip fields from rec and makes a bet of the others; otherwise it
+// returns the reason why they are none.
+func recordToBet(rec *record, skip int, agency uint8, b *Bet) (malformed string) {
+	if rec.fields == nil {
+		return rec.broken
+	}
+	rec.fields = rec.fields[min(skip, len(rec.fields)):]
+	return toBet(rec.fields, agency, b)
 }
 
 // toBet makes a bet of a record's fields; otherwise it returns the reason why
@@ -163,8 +167,8 @@ type spanReader struct {
 }
 
 // each calls visit for each record of s until it returns false: a bet with its
-// position among the bets, from 1; a malformed record with the reason, and no
-// position of its own.
+// position among the bets, from 1; a malformed record with the reason, and the
+// position of the last bet before it.
 func (r *spanReader) each(s span, visit func(rec *record, position int, b *Bet, malformed string) bool) error {
 	// What reports whether a quote is closed lies within maxRecord behind the last
 	// record. It is a part of its own because it is seldom read: a read stops
@@ -182,22 +186,16 @@ func (r *spanReader) each(s span, visit func(rec *record, position int, b *Bet, 
 			return nil
 		}
 		rec, err := r.reader.next()
-		split, malformed := err.(*recordError)
-		if err != nil && err != io.EOF && !malformed {
+		if err == io.EOF || err == nil && rec.offset >= s.end {
+			return nil
+		} else if err != nil {
 			return err
 		}
-		if err == io.EOF || rec.offset >= s.end {
-			return nil
-		}
-		reason, own := "", 0
-		rec.dropFields(r.skip)
-		if malformed {
-			reason = split.reason
-		} else if reason = toBet(rec.fields, r.agency, &b); reason == "" {
+		malformed := recordToBet(rec, r.skip, r.agency, &b)
+		if malformed == "" {
 			position++
-			own = position
 		}
-		if !visit(rec, own, &b, reason) {
+		if !visit(rec, position, &b, malformed) {
 			return nil
 		}
 	}

@@ -53,20 +53,14 @@ func seenRecords(t *testing.T, data []byte, agency uint8) (all []seenRecord) {
 		if err == io.EOF {
 			return all
 		}
-		var split *recordError
-		var b Bet
-		seen := seenRecord{line: 0}
-		switch {
-		case errors.As(err, &split):
-			seen.malformed = split.reason
-		case err != nil:
+		if err != nil {
 			t.Fatal(err)
-		default:
-			if seen.malformed = toBet(rec.fields, agency, &b); seen.malformed == "" {
-				seen.bet = appendBet(nil, &b)
-			}
 		}
-		seen.line = rec.line
+		var b Bet
+		seen := seenRecord{line: rec.line, malformed: recordToBet(rec, 0, agency, &b)}
+		if seen.malformed == "" {
+			seen.bet = appendBet(nil, &b)
+		}
 		all = append(all, seen)
 	}
 }
@@ -321,6 +315,10 @@ func TestBatcherReadError(t *testing.T) {
 		if m, s, err := b.next(nil); err != file.err || len(m) != 0 || s.bets != 0 {
 			t.Errorf("got %d bytes, %d bets, %v, want %v and nothing", len(m), s.bets, err, file.err)
 		}
+	}
+	b = newBatcher(file, 1, 2) // the error comes within a batch
+	if m, s, err := b.next(nil); err != file.err || len(m) != 0 || s.bets != 0 {
+		t.Errorf("within a batch: got %d bytes, %d bets, %v, want %v and nothing", len(m), s.bets, err, file.err)
 	}
 	again := spanReader{file: file, agency: 1}
 	visits := 0

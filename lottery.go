@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -94,13 +93,12 @@ func surveyBets(ctx context.Context, bets io.ReaderAt, length int64, number int)
 // eachRow calls row with each record of src, until it returns false. A file that was adopted
 // may have lines of any kind: fields is nil where a record cannot be split.
 func eachRow(src io.Reader, row func(rec *record) bool) error {
-	var split *recordError // outside of the loop: it is made once
 	for rows := newReader(src); ; {
 		rec, err := rows.next()
 		switch {
 		case err == io.EOF:
 			return nil
-		case err != nil && !errors.As(err, &split):
+		case err != nil:
 			return err
 		case !row(rec):
 			return nil

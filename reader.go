@@ -41,24 +41,8 @@ type record struct {
 	line   int      // line of the file where the record starts, from 1
 	offset int64    // byte offset in the file where the record starts
 	fields [][]byte // as read, quotes taken off; nil if it could not be split
+	broken string   // where fields is nil: why it could not be split, as the rejects file says it
 	text   []byte   // the record's raw text without its final line break
-}
-
-// dropFields drops the first n fields, or all if there are no more.
-func (r *record) dropFields(n int) {
-	if n > 0 {
-		r.fields = r.fields[min(n, len(r.fields)):]
-	}
-}
-
-// A recordError says why a record could not be split. Reading may go on.
-type recordError struct {
-	line   int    // where the record starts, from 1
-	reason string // what the rejects file says
-}
-
-func (e *recordError) Error() string {
-	return fmt.Sprintf("line %d: %s", e.line, e.reason)
 }
 
 // A reader splits an agency file into records. It is for one goroutine.
@@ -107,11 +91,11 @@ func (r *reader) position() (offset int64, line int) {
 	return r.base + int64(r.pos), r.line
 }
 
-// next returns the next record, which is valid until the next call. At the
-// end of the file the error is io.EOF. For a record that cannot be split it is
-// a *recordError and comes with the record, without its fields. Any other
-// error means that reading failed, and comes again at each call; position then
-// is the start of the record that could not be read.
+// next returns the next record, which is valid until the next call; it may be
+// one that could not be split, after which reading goes on. At the end of the
+// file the error is io.EOF. Any other error means that reading failed, and comes
+// again at each call; position then is the start of the record that could not be
+// read.
 func (r *reader) next() (*record, error) {
 	for {
 		if r.splitAgency() || r.splitPlain() {
@@ -326,11 +310,8 @@ func (r *reader) settle(text []byte, fields [][]byte, taken int, reason string) 
 		return r.skipLong()
 	}
 	offset, line := r.position()
-	r.rec = record{line, offset, fields, text}
+	r.rec = record{line, offset, fields, reason, text}
 	r.take(taken)
-	if reason != "" {
-		return &r.rec, &recordError{line, reason}
-	}
 	return &r.rec, nil
 }
 
@@ -355,8 +336,8 @@ func (r *reader) skipLong() (*record, error) {
 			return nil, err
 		}
 	}
-	r.rec = record{line: line, offset: offset, text: r.scratch}
-	return &r.rec, &recordError{line, fmt.Sprintf("record longer than %d bytes", maxRecord)}
+	r.rec = record{line, offset, nil, fmt.Sprintf("record longer than %d bytes", maxRecord), r.scratch}
+	return &r.rec, nil
 }
 
 // take moves pos on by n bytes, and all that must not lie behind it.
