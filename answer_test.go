@@ -134,7 +134,7 @@ func wireWinners(t *testing.T, m []byte) (counts []int, packed []byte) {
 		}
 		start := at
 		for range count {
-			if _, at, err = parseLongString(m, at); err != nil {
+			if _, at, err = parseString(m, at, len(m)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -117,7 +117,7 @@ func readWinners(l *link, log *slog.Logger) error {
 		var line []byte
 		for i := range count {
 			err := l.read(l.idle, func(m []byte) (size int, err error) {
-				document, size, err := parseLongString(m, 0)
+				document, size, err := parseString(m, 0, 2+maxDocument)
 				switch {
 				case err != nil:
 					return 0, err

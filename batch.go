@@ -57,9 +57,24 @@ func (b *batcher) next(dst []byte) ([]byte, span, error) {
 	head := len(dst)
 	dst = appendBatchHead(dst, 0)
 	s := span{offset: b.at.end, line: b.at.endLine, index: b.at.index + 1}
-	err := b.fill(&dst, head, &s)
-	if err != nil && err != io.EOF {
-		return dst[:head], span{}, err
+	for s.bets < b.maxAmount {
+		if !b.held {
+			malformed, err := b.read()
+			if err == io.EOF {
+				break
+			} else if err != nil {
+				return dst[:head], span{}, err
+			}
+			if malformed != "" {
+				s.malformed++
+				continue
+			}
+		}
+		if b.held = len(dst)-head+betSize(&b.bet) > maxMessage; b.held {
+			break
+		}
+		dst = appendBet(dst, &b.bet)
+		s.bets++
 	}
 	s.end, s.endLine = b.reader.position()
 	if b.held {
@@ -74,55 +89,29 @@ func (b *batcher) next(dst []byte) ([]byte, span, error) {
 	return dst, s, nil
 }
 
-// fill appends BETs to the batch that starts at head until it is full.
-func (b *batcher) fill(dst *[]byte, head int, s *span) error {
-	for s.bets < b.maxAmount {
-		if !b.held {
-			malformed, err := b.read()
-			if err != nil {
-				return err
-			}
-			if malformed != "" {
-				s.malformed++
-				continue
-			}
-		}
-		b.held = len(*dst)-head+betSize(&b.bet) > maxMessage
-		if b.held {
-			return nil
-		}
-		*dst = appendBet(*dst, &b.bet)
-		s.bets++
-	}
-	return nil
-}
-
 // read reads the next record into b.bet, or returns why it is no bet.
 func (b *batcher) read() (malformed string, err error) {
 	if b.record, err = b.reader.next(); err != nil {
 		return "", err
 	}
-	malformed = recordToBet(b.record, b.skip, b.agency, &b.bet)
+	malformed = toBet(b.record, b.skip, b.agency, &b.bet)
 	if b.seen != nil {
 		b.seen(b.record, &b.bet, malformed)
 	}
 	return malformed, nil
 }
 
-// recordToBet takes the first skip fields from rec and makes a bet of the others; otherwise it
-// returns the reason why they are none.
-func recordToBet(rec *record, skip int, agency uint8, b *Bet) (malformed string) {
-	if rec.fields == nil {
-		return rec.broken
+// toBet takes the first skip fields from rec and makes a bet of the others; otherwise it returns the
+// reason why they are none. Whether the bet is good is for the server to say.
+func toBet(rec *record, skip int, agency uint8, b *Bet) (malformed string) {
+	if skip > 0 {
+		rec.fields = rec.fields[min(skip, len(rec.fields)):]
 	}
-	rec.fields = rec.fields[min(skip, len(rec.fields)):]
-	return toBet(rec.fields, agency, b)
-}
-
-// toBet makes a bet of a record's fields; otherwise it returns the reason why
-// they are none. Whether the bet is good is for the server to say.
-func toBet(fields [][]byte, agency uint8, b *Bet) (malformed string) {
-	if len(fields) != agencyFields {
+	fields := rec.fields
+	switch {
+	case fields == nil:
+		return rec.broken
+	case len(fields) != agencyFields:
 		return notFields(len(fields))
 	}
 	number, ok := parseNumber(fields[4])
@@ -191,7 +180,7 @@ func (r *spanReader) each(s span, visit func(rec *record, position int, b *Bet, 
 		} else if err != nil {
 			return err
 		}
-		malformed := recordToBet(rec, r.skip, r.agency, &b)
+		malformed := toBet(rec, r.skip, r.agency, &b)
 		if malformed == "" {
 			position++
 		}

@@ -57,7 +57,7 @@ func seenRecords(t *testing.T, data []byte, agency uint8) (all []seenRecord) {
 			t.Fatal(err)
 		}
 		var b Bet
-		seen := seenRecord{line: rec.line, malformed: recordToBet(rec, 0, agency, &b)}
+		seen := seenRecord{line: rec.line, malformed: toBet(rec, 0, agency, &b)}
 		if seen.malformed == "" {
 			seen.bet = appendBet(nil, &b)
 		}
@@ -280,12 +280,12 @@ func TestToBet(t *testing.T) {
 	}
 	for _, tt := range tests {
 		var b Bet
-		if got := toBet(bytes.Split([]byte(tt.record), []byte("|")), 1, &b); got != tt.want {
+		if got := toBet(&record{fields: bytes.Split([]byte(tt.record), []byte("|"))}, 0, 1, &b); got != tt.want {
 			t.Errorf("%.40q: got %q, want %q", tt.record, got, tt.want)
 		}
 	}
 	var b Bet
-	toBet(bytes.Split([]byte("a|b|1|x|00042"), []byte("|")), 7, &b)
+	toBet(&record{fields: bytes.Split([]byte("a|b|1|x|00042"), []byte("|"))}, 0, 7, &b)
 	if got, want := fmt.Sprintf("%q", b), fmt.Sprintf("%q", rowBet(7, "a", "b", "1", "x", 42)); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

@@ -100,29 +100,12 @@ func checkName(name []byte, empty refusal) refusal {
 	switch {
 	case len(name) == 0:
 		return empty
-	case isLatin(name):
-		return accepted
 	case !utf8.Valid(name):
 		return empty + (badFirst - emptyFirst)
 	case bytes.ContainsFunc(name, unicode.IsControl):
 		return empty + (controlFirst - emptyFirst)
 	}
 	return accepted
-}
-
-// isLatin reports whether s is printable ASCII and letters from U+00C0 to U+00FF, as nearly all
-// names are.
-func isLatin(s []byte) bool {
-	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case c >= ' ' && c < 0x7f:
-		case c == 0xc3 && i+1 < len(s) && s[i+1]&0xc0 == 0x80:
-			i++
-		default:
-			return false
-		}
-	}
-	return true
 }
 
 // maxDocument is how many digits a document has at most.

@@ -202,7 +202,7 @@ func (d *delivery) send(ctx context.Context) error {
 	}()
 	defer context.AfterFunc(ctx, d.window.wake)()
 	d.end(d.sendBatches(ctx))
-	d.window.close()
+	d.window.end(nil)
 	<-received
 	if d.window.err != nil {
 		return d.window.err
@@ -216,7 +216,7 @@ func (d *delivery) send(ctx context.Context) error {
 // end ends both sides of the session where one has failed with err.
 func (d *delivery) end(err error) {
 	if err != nil {
-		d.window.fail(err)
+		d.window.end(err)
 		d.link.close()
 	}
 }

@@ -106,24 +106,25 @@ func peerErrorf(format string, args ...any) error {
 }
 
 // parseString reads a string of the message m at offset at. It fails with errShort if the
-// message goes on, with a protocolError if the string runs past the longest message, whether
+// message goes on, with a protocolError if the string runs past the limit of the message, whether
 // its bytes have come or not.
-func parseString(m []byte, at int) (s []byte, next int, err error) {
+func parseString(m []byte, at, limit int) (s []byte, next int, err error) {
 	if at+2 > len(m) {
-		return nil, 0, shortOrLong(at + 2)
+		return nil, 0, shortOrLong(at+2, limit)
 	}
 	n := int(binary.BigEndian.Uint16(m[at:]))
 	at += 2
-	if at+n > len(m) || at+n > maxMessage {
-		return nil, 0, shortOrLong(at + n)
+	if at+n > len(m) || at+n > limit {
+		return nil, 0, shortOrLong(at+n, limit)
 	}
 	return m[at : at+n : at+n], at + n, nil
 }
 
-// shortOrLong is the error for a message that needs end bytes where there are fewer.
-func shortOrLong(end int) error {
-	if end > maxMessage {
-		return protocolErrorf("message is longer than %d bytes", maxMessage)
+// shortOrLong is the error for a message that needs end bytes where there are fewer, or more than
+// its limit.
+func shortOrLong(end, limit int) error {
+	if end > limit {
+		return protocolErrorf("message is longer than %d bytes", limit)
 	}
 	return errShort
 }
@@ -131,17 +132,17 @@ func shortOrLong(end int) error {
 // parseBet reads the BET that starts at offset at of the message m, into b; next is where it ends.
 func parseBet(m []byte, at int, b *Bet) (next int, err error) {
 	if at+2 > len(m) {
-		return 0, shortOrLong(at + minBet)
+		return 0, shortOrLong(at+minBet, maxMessage)
 	}
 	b.Agency = m[at+1]
 	next = at + 2
 	for _, field := range []*[]byte{&b.First, &b.Last, &b.Document, &b.Birthdate} {
-		if *field, next, err = parseString(m, next); err != nil {
+		if *field, next, err = parseString(m, next, maxMessage); err != nil {
 			return 0, err
 		}
 	}
 	if next+2 > len(m) || next+2 > maxMessage {
-		return 0, shortOrLong(next + 2)
+		return 0, shortOrLong(next+2, maxMessage)
 	}
 	b.Number = binary.BigEndian.Uint16(m[next:])
 	return next + 2, nil
@@ -212,7 +213,7 @@ func parseHello(m []byte) (h Hello, size int, err error) {
 	if h.Agency == 0 {
 		return h, 0, protocolErrorf("HELLO of agency 0: agencies are 1 to 255")
 	}
-	if h.Source, size, err = parseString(m, 3); err != nil {
+	if h.Source, size, err = parseString(m, 3, maxMessage); err != nil {
 		return h, 0, err
 	}
 	if len(h.Source) == 0 || len(h.Source) > maxSource || !utf8.Valid(h.Source) {
@@ -236,21 +237,8 @@ func parseAck(m []byte) (a Ack, size int, err error) {
 		return a, 0, protocolErrorf("op %d where an ACK should be", m[0])
 	}
 	a.Code = ackCode(m[1])
-	a.Status, size, err = parseLongString(m, 2)
+	a.Status, size, err = parseString(m, 2, maxReply) // other servers may say more than a message holds
 	return a, size, err
-}
-
-// parseLongString reads a string that may be as long as its length says, as other servers may
-// send it: at most 65,535 bytes.
-func parseLongString(m []byte, at int) (s []byte, next int, err error) {
-	if at+2 > len(m) {
-		return nil, 0, errShort
-	}
-	next = at + 2 + int(binary.BigEndian.Uint16(m[at:]))
-	if next > len(m) {
-		return nil, 0, errShort
-	}
-	return m[at+2 : next], next, nil
 }
 
 // A Resume is a RESUME: how many bets of a source the server has decided on, and the CRC-32C of

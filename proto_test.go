@@ -81,7 +81,7 @@ func wireParseWinners(m []byte) (v any, size int, err error) {
 	documents := Winners{}
 	for range count {
 		var s []byte
-		if s, size, err = parseLongString(m, size); err != nil {
+		if s, size, err = parseString(m, size, maxReply); err != nil {
 			return nil, 0, err
 		}
 		documents = append(documents, string(s))

@@ -16,7 +16,7 @@ type window struct {
 	changed sync.Cond
 	spans   []span
 	popped  int   // batches that were answered
-	closed  bool  // nothing more is put in
+	ended   bool  // nothing more is put in
 	err     error // why the session ends before its time; nil: it does not
 }
 
@@ -59,7 +59,7 @@ func (w *window) awaitRoom(ctx context.Context) (answered int, err error) {
 func (w *window) oldest() (s span, more bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for len(w.spans) == 0 && !w.closed && w.err == nil {
+	for len(w.spans) == 0 && !w.ended && w.err == nil {
 		w.changed.Wait()
 	}
 	if len(w.spans) == 0 || w.err != nil {
@@ -84,18 +84,12 @@ func (w *window) wake() {
 	w.changed.Broadcast()
 }
 
-// close says that nothing more is put in: the receiver ends once the window is empty.
-func (w *window) close() {
+// end says that nothing more is put in: with nil the receiver ends once the window is empty, with
+// an error both sides end their waits now, and with the first error.
+func (w *window) end(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.closed = true
-	w.changed.Broadcast()
-}
-
-// fail ends the waits of both sides with err, unless they have ended so before.
-func (w *window) fail(err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.ended = true
 	if w.err == nil {
 		w.err = err
 	}

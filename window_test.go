@@ -36,9 +36,9 @@ func TestWindow(t *testing.T) {
 			case "pop":
 				w.pop()
 			case "close":
-				w.close()
+				w.end(nil)
 			case "fail":
-				w.fail(errEnded)
+				w.end(errEnded)
 			}
 		}
 		var got []string
@@ -49,7 +49,7 @@ func TestWindow(t *testing.T) {
 			got = append(got, "empty")
 		}
 		got = append(got, fmt.Sprint(w.popped))
-		if w.count() == 0 && !w.closed && w.err == nil {
+		if w.count() == 0 && !w.ended && w.err == nil {
 			got = append(got, "?")
 		} else if s, more := w.oldest(); more {
 			got = append(got, fmt.Sprint(s.index))
@@ -66,7 +66,7 @@ func TestWindow(t *testing.T) {
 func TestWindowWaits(t *testing.T) {
 	for name, ends := range map[string]func(w *window, stop func()){
 		"room":   func(w *window, _ func()) { w.pop() },
-		"error":  func(w *window, _ func()) { w.fail(errEnded); w.fail(errStopped) },
+		"error":  func(w *window, _ func()) { w.end(errEnded); w.end(errStopped) },
 		"signal": func(w *window, stop func()) { stop(); w.wake() },
 	} {
 		ctx, stop := context.WithCancel(context.Background())
@@ -85,8 +85,8 @@ func TestWindowWaits(t *testing.T) {
 	}
 	for name, ends := range map[string]func(w *window){
 		"batch": func(w *window) { w.push(span{}) },
-		"error": func(w *window) { w.fail(errEnded) },
-		"end":   func(w *window) { w.close() },
+		"error": func(w *window) { w.end(errEnded) },
+		"end":   func(w *window) { w.end(nil) },
 	} {
 		w := newWindow(1)
 		done := make(chan bool)
