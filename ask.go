@@ -197,7 +197,7 @@ func sendBet(ctx context.Context, r *retry, b *Bet) error {
 	switch {
 	case errors.Is(err, errEnded): // %v: it is not tried again
 		return fmt.Errorf("%s: %v before the answer: whether the bet is stored is not known: see the server's bets.csv",
-			r.address, err)
+			r.addresses[0], err)
 	case err != nil:
 		return err
 	case ack.Code == ackRefused:
@@ -218,23 +218,32 @@ func askOnce(ctx context.Context, r *retry, m []byte) (Ack, error) {
 	return l.ask(m, r.idle)
 }
 
-// runHealth is mode health: it asks once, within healthTime.
+// runHealth is mode health: it asks each address once, until one takes bets.
 func runHealth(ctx context.Context, cfg *config) error {
 	r, err := newRetry(cfg, nil)
 	if err != nil {
 		return err
 	}
+	r.idle = healthTime
+	report := "health"
+	for all := false; !all; all = r.turn() {
+		err := askHealth(ctx, r)
+		if err == nil {
+			return nil
+		}
+		report += fmt.Sprintf(": %s: %v", r.addresses[0], err)
+	}
+	return errors.New(report)
+}
+
+// askHealth asks the server whose turn it is. A BATCH of no bets costs it nothing, and yet is
+// answered with 5 where a real one would be.
+func askHealth(ctx context.Context, r *retry) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTime)
 	defer cancel()
-	r.idle = healthTime
-	// A BATCH of no bets costs the server nothing, and yet is answered with 5 where
-	// a real one would be.
 	ack, err := askOnce(ctx, r, appendBatchHead(nil, 0))
 	if err == nil && ack.Code != ackStored {
 		err = ackError(ack)
 	}
-	if err != nil {
-		return fmt.Errorf("health: %s: %w", cfg.serverAddress, err)
-	}
-	return nil
+	return err
 }

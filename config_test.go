@@ -50,7 +50,7 @@ func mustLoadConfig(t *testing.T, file string, env map[string]string, args ...st
 // the flag, as get shows them.
 var settingSamples = map[string][4]string{
 	"id":              {"2", "3", "4", "5"},
-	"server.address":  {"a:1", "b:2", "[::1]:3", ":65535"},
+	"server.address":  {"a:1", "b:2", "[::1]:3", ":65535,a:1,b:2"},
 	"server.host":     {"a", "::1", "0.0.0.0", "fe80::1%eth0"},
 	"server.port":     {"0", "1", "2", "65535"},
 	"loop.amount":     {"1", "2", "3", "2147483647"},
@@ -236,6 +236,8 @@ var fileRefused = []struct{ file, want string }{
 }
 
 // argsRefused holds arguments, an environment variable or none, and the whole error.
+const takesServers = "host:port, the port from 1 to 65535, or several with commas between"
+
 var argsRefused = []struct{ args, env, want string }{
 	{"", "", "-mode: not given: takes server, client, bet, check, cat, verify, forget, health, sample or keys"},
 	{"-mode=sever", "", `-mode: "sever" is not a mode: takes server, client, bet, check, cat, verify, forget, health, sample or keys`},
@@ -258,11 +260,15 @@ var argsRefused = []struct{ args, env, want string }{
 	{"-mode=cat -config=.", "", "config: read .: is a directory: takes a file that can be read"},
 	{"-mode=cat -config=", "", `-config: "" is empty: takes the name of a file`},
 	{"-mode=cat -server.address=host", "",
-		`-server.address: "host" is not an address with a port: takes host:port, the port from 1 to 65535`},
+		`-server.address: "host" is not an address with a port: takes ` + takesServers},
 	{"-mode=cat -server.address=host:0", "",
-		`-server.address: "host:0" has a port that is out of range: takes host:port, the port from 1 to 65535`},
+		`-server.address: "host:0" has a port that is out of range: takes ` + takesServers},
 	{"-mode=cat -server.address=host:http", "",
-		`-server.address: "host:http" has a port that is not a whole number: takes host:port, the port from 1 to 65535`},
+		`-server.address: "host:http" has a port that is not a whole number: takes ` + takesServers},
+	{"-mode=cat -server.address=a:1,,b:2", "",
+		`-server.address: "a:1,,b:2" is not an address with a port: takes ` + takesServers},
+	{"-mode=cat -server.address=a:1,b:0", "",
+		`-server.address: "a:1,b:0" has a port that is out of range: takes ` + takesServers},
 	{"-mode=cat -server.host=a:1", "",
 		`-server.host: "a:1" is not a host: takes a host name or address without a port`},
 	{"-mode=cat -conn.idle=0s", "",

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -38,7 +39,7 @@ func dialPlain(ctx context.Context, address string) (net.Conn, error) {
 // bytes may take conn.idle. A signal ends all waits stopTime later.
 type link struct {
 	conn    net.Conn
-	address string        // as the settings have it
+	address string        // as server.address has it
 	in      framer        // of conn
 	idle    time.Duration // conn.idle
 	release func() bool   // ends the wait for a signal
@@ -138,19 +139,23 @@ func ackError(a Ack) error {
 	return fmt.Errorf("the server answered with ACK %d (%s), which is no answer to what was asked", a.Code, a.Status)
 }
 
-// A retry connects to the server, and decides when to try again and when to
-// give up: retry.timeout after the end of the last connection with a sign of
-// life. Signs of life are bets that were decided on and, in the wait for the
-// draw, that it has not taken place; a connection, a RESUME or an ACK 5 are none.
+// A retry connects to a server, and decides when to try again and when to give up:
+// retry.timeout after the end of the last connection with a sign of life. Signs of
+// life are bets that were decided on and, in the wait for the draw, that it has not
+// taken place; a connection, a RESUME or an ACK 5 are none.
+//
+// Of several addresses the next is tried at once when one has failed; there is a
+// pause, or an end, when all have.
 type retry struct {
-	address string
-	dial    dialer
-	idle    time.Duration // conn.idle
-	timeout time.Duration // retry.timeout
-	log     *slog.Logger
+	addresses []string // server.address; the first is the one in use or to be tried next
+	dial      dialer
+	idle      time.Duration // conn.idle
+	timeout   time.Duration // retry.timeout
+	log       *slog.Logger
 
 	life   time.Time // the last sign of life; at first the start
 	fresh  bool      // no attempt was made since
+	failed int       // addresses one after another, since then or the last pause
 	pauses int       // since then
 	most   uint64    // bets that the server has ever decided on
 }
@@ -158,30 +163,34 @@ type retry struct {
 // newRetry returns a retry that starts now.
 func newRetry(cfg *config, log *slog.Logger) (*retry, error) {
 	dial, err := newDialer(cfg, dialPlain)
-	return &retry{address: cfg.serverAddress, dial: dial, idle: cfg.connIdle, timeout: cfg.retryTimeout, log: log,
-		life: time.Now()}, err
+	return &retry{addresses: strings.Split(cfg.serverAddress, ","), dial: dial, idle: cfg.connIdle,
+		timeout: cfg.retryTimeout, log: log, life: time.Now()}, err
 }
 
-// connect connects to the server.
+// connect connects to the server whose turn it is.
 func (r *retry) connect(ctx context.Context) (*link, error) {
 	dialing, cancel := context.WithTimeout(ctx, r.dialTimeout())
 	defer cancel()
-	conn, err := r.dial(dialing, r.address)
+	conn, err := r.dial(dialing, r.addresses[0])
 	if err != nil {
 		return nil, err
 	}
-	return newLink(ctx, conn, r.address, r.idle), nil
+	return newLink(ctx, conn, r.addresses[0], r.idle), nil
 }
 
 // dialTimeout is how long an attempt to connect may take: what is left of
 // retry.timeout, but not so long that a lost packet stops all, and long enough
-// for any network.
+// for any network. Where there is another address it need not wait as long.
 func (r *retry) dialTimeout() time.Duration {
-	return min(10*time.Second, max(time.Second, r.timeout-time.Since(r.life)))
+	most := 10 * time.Second
+	if len(r.addresses) > 1 {
+		most = 3 * time.Second
+	}
+	return min(most, max(time.Second, r.timeout-time.Since(r.life)))
 }
 
 // alive notes a sign of life.
-func (r *retry) alive() { r.life, r.fresh, r.pauses = time.Now(), true, 0 }
+func (r *retry) alive() { r.life, r.fresh, r.failed, r.pauses = time.Now(), true, 0, 0 }
 
 // decided notes how many bets the server has decided on: more than ever are a sign
 // of life. Those that come again because the server lost them are none: else one
@@ -199,32 +208,52 @@ func (r *retry) next(ctx context.Context, cause error) error {
 	if r.fresh {
 		r.life = time.Now() // so long all was well, though loop.period may be long
 	}
+	address, again := r.addresses[0], r.fresh && errors.Is(cause, errEnded)
+	r.fresh = false
 	switch {
 	case ctx.Err() != nil:
 		return errStopped
 	case !resumable(cause):
 		return cause
-	case r.fresh && errors.Is(cause, errEnded): // some servers close after each answer
-		r.fresh = false
+	case again: // some servers close after each answer
 		return nil
-	case time.Since(r.life) >= r.timeout:
-		r.log.Error(actConnect, fail, "address", r.address, "reason", cause)
-		return fmt.Errorf("server %s: %w: gave up after %s (retry.timeout): start again when the server is back",
-			r.address, cause, r.timeout)
 	}
-	wait := r.pause()
-	r.log.Info(actConnect, inProgress, "address", r.address, "reason", cause, "wait", wait.Round(time.Millisecond))
+	all := r.turn()
+	if all && time.Since(r.life) >= r.timeout {
+		r.log.Error(actConnect, fail, "address", address, "reason", cause)
+		return fmt.Errorf("server %s: %w: gave up after %s (retry.timeout): start again when the server is back",
+			address, cause, r.timeout)
+	}
+	line := []any{inProgress, "address", address, "reason", cause}
+	if len(r.addresses) > 1 {
+		line = append(line, "next", r.addresses[0])
+	}
+	var wait time.Duration
+	if all {
+		wait = r.pause()
+		line = append(line, "wait", wait.Round(time.Millisecond))
+	}
+	r.log.Info(actConnect, line...)
 	if !sleep(ctx, wait) {
 		return errStopped
 	}
 	return nil
 }
 
+// turn makes the next address the first, and reports whether all have failed since it last did.
+func (r *retry) turn() (all bool) {
+	r.addresses = append(r.addresses[1:], r.addresses[0])
+	if r.failed++; r.failed < len(r.addresses) {
+		return false
+	}
+	r.failed = 0
+	return true
+}
+
 // pause is the next pause: 50 ms, then twice as long each time up to 2 s, half
 // of it by chance so that many clients do not come back at once.
 func (r *retry) pause() time.Duration {
 	wait := min(50*time.Millisecond<<min(r.pauses, 10), 2*time.Second)
-	r.fresh = false
 	r.pauses++
 	return wait/2 + rand.N(wait/2)
 }

@@ -207,10 +207,57 @@ func TestRetryNext(t *testing.T) {
 		{"a signal", stopped, time.Minute, true, time.Now(), errEnded, errStopped.Error()},
 		{"a signal in the pause", stopped, time.Minute, false, time.Now(), nil, errStopped.Error()},
 	} {
-		r := retry{address: "test:1", timeout: tt.timeout, life: tt.life, fresh: tt.fresh, log: quiet}
+		r := retry{addresses: []string{"test:1"}, timeout: tt.timeout, life: tt.life, fresh: tt.fresh, log: quiet}
 		err := r.next(tt.ctx, tt.cause)
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
+	}
+}
+
+// TestRetryAddresses: of several addresses the next is tried at once, and there is a pause, or an
+// end, when all have failed. A sign of life begins anew where it came from.
+func TestRetryAddresses(t *testing.T) {
+	var out bytes.Buffer
+	r := retry{addresses: []string{"a:1", "b:2", "c:3"}, timeout: time.Hour, life: time.Now(), log: newLogger(&out, 0)}
+	refused := &net.OpError{Op: "dial", Err: errors.New("connection refused")}
+	for i, step := range []struct {
+		cause  error
+		alive  bool   // a sign of life came before the cause
+		next   string // the address that is tried then
+		paused bool
+	}{
+		{refused, false, "b:2", false},
+		{errTryLater, false, "c:3", false},
+		{errEnded, false, "a:1", true},
+		{refused, false, "b:2", false},
+		{errEnded, true, "b:2", false}, // some servers close after each answer
+		{refused, false, "c:3", false},
+		{refused, false, "a:1", false},
+		{refused, false, "b:2", true},
+		{errTryLater, true, "c:3", false},
+	} {
+		failed := r.addresses[0]
+		if step.alive {
+			r.alive()
+		}
+		out.Reset()
+		if err := r.next(context.Background(), step.cause); err != nil || r.addresses[0] != step.next {
+			t.Fatalf("step %d: got %s, %v, want %s", i, r.addresses[0], err, step.next)
+		}
+		line := out.String()
+		if paused := strings.Contains(line, "wait: "); paused != step.paused ||
+			failed != step.next && !strings.Contains(line, "address: "+failed+" ") ||
+			failed != step.next && !strings.Contains(line, "next: "+step.next) {
+			t.Errorf("step %d: got %q, want %s that failed, then %s, a pause: %v", i, line, failed, step.next, step.paused)
+		}
+	}
+	r.timeout, r.life = 0, time.Now() // each is tried once
+	r.failed = 0
+	for i, want := range []string{"", "", "server b:2: dial: connection refused: gave up"} {
+		err := r.next(context.Background(), refused)
+		if (err == nil) != (want == "") || err != nil && !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("retry.timeout 0, address %d: got %v, want %q", i+1, err, want)
 		}
 	}
 }

@@ -37,7 +37,7 @@ type config struct {
 
 	id int // agency, 1 to 255; 0 where a mode that does not need it was given none
 
-	serverAddress string // host:port that clients connect to
+	serverAddress string // host:port that clients connect to, or several with commas between
 	serverHost    string // address that the server binds, empty: all
 	serverPort    int    // 0: the system chooses
 
@@ -158,7 +158,8 @@ func settingsOf(c *config) []*setting {
 		{key: "id", env: "CLI_ID", noDef: "none; 1 in mode sample",
 			help: "the agency; needed by client, bet and check", value: intValue(&c.id, 1, 255)},
 		{key: "server.address", env: "CLI_SERVER_ADDRESS", def: "127.0.0.1:12345", modes: "client bet",
-			help: "where clients connect", value: addressValue(&c.serverAddress, 1)},
+			help:  "where clients connect; of several, with commas between, the next is tried when one fails",
+			value: serversValue(&c.serverAddress)},
 		{key: "server.host", env: "SERVER_HOST", noDef: "empty (all)", modes: "server",
 			help: "address that the server binds", value: hostValue(&c.serverHost)},
 		{key: "server.port", env: "SERVER_PORT", def: "12345", modes: "server",
@@ -222,7 +223,7 @@ func settingsOf(c *config) []*setting {
 			value: textValue(&c.tlsKnown, "the name of a file, or nothing", anyText)},
 		{key: "status.address", env: "STATUS_ADDRESS", noDef: "empty (none)", modes: "server",
 			help:  "where the status page, the metrics and health are served over HTTP, such as 127.0.0.1:12346",
-			value: addressValue(&c.statusAddress, 0)},
+			value: addressValue(&c.statusAddress)},
 		{key: "status.hosts", env: "STATUS_HOSTS", noDef: "empty", modes: "server",
 			help:  "host names besides its own address under which the page may be asked for, with commas between",
 			value: textValue(&c.statusHosts, "host names with commas between", anyText)},
@@ -286,22 +287,39 @@ func fileValue(at *string) settingValue {
 // anyText takes the empty text as well, which unsets.
 func anyText(string) error { return nil }
 
-// addressValue takes an address whose port is from low up: from 1 a client can dial it, from 0 a
-// server can bind it, and none at all is fine then.
-func addressValue(at *string, low int64) settingValue {
-	return textValue(at, fmt.Sprintf("host:port, the port from %d to 65535", low), func(text string) error {
-		_, port, err := net.SplitHostPort(text)
-		switch {
-		case text == "" && low == 0:
+// addressValue takes an address that a server can bind, or none.
+func addressValue(at *string) settingValue {
+	return textValue(at, "host:port, the port from 0 to 65535", func(text string) error {
+		if text == "" {
 			return nil
-		case err != nil:
-			return errors.New("is not an address with a port")
 		}
-		if _, err = parseInt(port, low, 65535); err != nil {
-			err = fmt.Errorf("has a port that %w", err)
-		}
-		return err
+		return checkAddress(text, 0)
 	})
+}
+
+// serversValue takes addresses that a client can dial, with commas between.
+func serversValue(at *string) settingValue {
+	takes := "host:port, the port from 1 to 65535, or several with commas between"
+	return textValue(at, takes, func(text string) error {
+		for address := range strings.SplitSeq(text, ",") {
+			if err := checkAddress(address, 1); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// checkAddress says what is wrong with an address whose port is to be from low up.
+func checkAddress(text string, low int64) error {
+	_, port, err := net.SplitHostPort(text)
+	if err != nil {
+		return errors.New("is not an address with a port")
+	}
+	if _, err = parseInt(port, low, 65535); err != nil {
+		return fmt.Errorf("has a port that %w", err)
+	}
+	return nil
 }
 
 // hostValue refuses an address with a port or brackets, which the server would
