@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -34,11 +33,7 @@ func reserve(f *os.File, end, n int64) error {
 	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit); err == nil && uint64(end+n) > uint64(limit.Cur) {
 		return &os.PathError{Op: "reserve", Path: f.Name(), Err: syscall.EFBIG}
 	}
-	err := control(f, "fallocate", func(fd int) error { return syscall.Fallocate(fd, keepSize, end, n) })
-	if errors.Is(err, syscall.ENODEV) {
-		return errors.ErrUnsupported
-	}
-	return err
+	return control(f, "fallocate", func(fd int) error { return syscall.Fallocate(fd, keepSize, end, n) })
 }
 
 // forget is posix_fadvise with POSIX_FADV_DONTNEED. It is advice: what becomes of it makes no
