@@ -106,7 +106,9 @@ func (r *walScan) run(w *wal) error {
 		valid = append(valid, s)
 		r.found, w.epoch = true, max(w.epoch, s.epoch)
 	}
-	slices.SortFunc(valid, inOrder)
+	slices.SortFunc(valid, func(a, b *segment) int { // the epochs of version 1 do not tell, but for equal numbers
+		return cmp.Or(cmp.Compare(a.first, b.first), cmp.Compare(a.epoch, b.epoch))
+	})
 	for _, s := range valid {
 		if err := r.follow(s); err != nil {
 			return err
@@ -122,15 +124,6 @@ func (r *walScan) run(w *wal) error {
 	}
 	return &corruptError{r.file, r.offset, fmt.Sprintf("record %d is not intact, and one that was written "+
 		"after it was synced is (at %s): %s", r.next, r.beyond, restoreAdvice)}
-}
-
-// inOrder compares segments by when they were begun. The epochs of version 1 do not tell; those
-// of later versions are larger.
-func inOrder(a, b *segment) int {
-	if a.version == 1 && b.version == 1 {
-		return cmp.Compare(a.first, b.first)
-	}
-	return cmp.Compare(a.epoch, b.epoch)
 }
 
 // openSegment opens segment i and reads its header; nil if there is none. What a start reads from
