@@ -82,7 +82,6 @@ func recoverStore(ctx context.Context, d disk, options storeOptions, log *slog.L
 		r.openBets,
 		r.replayLog, // on top of the snapshot: the state as of the last durable record
 		r.cutBets,   // what the bets file has behind that was never answered, or proves damage
-		r.setDraw,
 		r.writeState,
 		r.begin,
 	} {
@@ -137,9 +136,6 @@ func (r *recovery) openBets() error {
 	}
 	if err == nil {
 		r.size, err = f.size()
-	}
-	if err == nil && r.state.length == 0 {
-		err = r.ledger.disk.syncDir()
 	}
 	switch {
 	case err != nil:
@@ -200,6 +196,8 @@ func (r *recovery) replayLog() (err error) {
 	if err == nil && r.ledger.wal.next > r.state.sequence+1 { // numbers of dropped records
 		r.state.sequence = r.ledger.wal.next - 1
 	}
+	// From here on the settings count. A draw that has taken place stays as it was.
+	r.state.draw.agencies, r.state.draw.winner = r.options.agencies, r.options.winner
 	return err
 }
 
@@ -211,6 +209,9 @@ func (r *recovery) replay(version uint32, payload []byte) error {
 	}
 	if version == 1 {
 		rec.crc = crc32.Update(r.state.crc, castagnoli, rec.rows)
+		if rec.drawn == unknownNumber {
+			rec.drawn = r.state.draw.winner // that in force at the last snapshot
+		}
 	}
 	if !r.state.precedes(rec) {
 		return fmt.Errorf("it does not follow on the first %d bytes of %s: log and %s.state are not of one store: %s",
@@ -248,16 +249,6 @@ func (r *recovery) cutBets() error {
 	return nil
 }
 
-// setDraw brings the draw in line with the settings. One that has taken place stays as it was.
-func (r *recovery) setDraw() error {
-	d := &r.state.draw
-	if d.drawn == unknownNumber {
-		d.drawn = d.winner // that in force at the last snapshot of version 1
-	}
-	d.agencies, d.winner = r.options.agencies, r.options.winner
-	return nil
-}
-
 // writeState makes what was recovered durable, and says what it was. Without room for a snapshot an
 // old store goes on: its log still has all.
 func (r *recovery) writeState() error {
@@ -267,8 +258,7 @@ func (r *recovery) writeState() error {
 	case r.version == 0 || isFatal(err) || r.report.cut > 0:
 		return err
 	default:
-		r.log.Warn(actCheckpoint, fail, "file", r.options.path, "reason", err,
-			"todo", "make room: nothing is lost, but bets are refused with ACK 5 once the log is full")
+		r.ledger.warn(err)
 	}
 	r.logRepairs()
 	return nil
