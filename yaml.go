@@ -13,8 +13,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -85,37 +87,35 @@ func (p *yamlParser) parseLine(number int, line string) error {
 	if err := checkYAMLText(line); err != nil {
 		return err
 	}
-	body := strings.TrimLeft(line, " ")
-	switch marker := documentMarker(line); {
-	case isBlankOrComment(" " + line):
+	if isBlankOrComment(" " + line) {
 		return nil
-	case marker == "---" && !p.started && isBlankOrComment(line[3:]):
+	}
+	if strings.HasPrefix(line, "---") && !p.started && isBlankOrComment(line[3:]) {
 		p.started = true
 		return nil
-	case marker != "":
-		return outside("a directive (%), an end of document (...), a second --- or one with content on its line")
-	case body[0] == '\t':
+	}
+	if (strings.HasPrefix(line, "---") || strings.HasPrefix(line, "...")) && startsBlank(line[3:]) {
+		return notYAML(line) // the start of another document, or the end of this one
+	}
+	body := strings.TrimLeft(line, " ")
+	if body[0] == '\t' {
 		return errors.New("a tab in the indentation: use spaces")
 	}
 	prefix, err := p.place(len(line) - len(body))
 	if err != nil {
 		return err
 	}
-	key, rest, err := parseYAMLKey(body)
+	e, value, err := parseEntry(body)
 	if err != nil {
 		return err
 	}
-	path := prefix + key
-	if first, ok := p.lines[path]; ok {
-		return fmt.Errorf("duplicate key %q: it stands on line %d already", path, first)
+	e.key, e.line = prefix+e.key, number
+	if first, ok := p.lines[e.key]; ok {
+		return fmt.Errorf("duplicate key %q: it stands on line %d already", e.key, first)
 	}
-	value, kind, err := parseYAMLValue(rest)
-	if err != nil {
-		return err
-	}
-	p.lines[path] = number
-	p.entries = append(p.entries, yamlEntry{path, value, number, kind})
-	p.started, p.openable = true, isBlankOrComment(rest)
+	p.lines[e.key] = number
+	p.entries = append(p.entries, e)
+	p.started, p.openable = true, !value
 	return nil
 }
 
@@ -126,32 +126,17 @@ func checkYAMLText(line string) error {
 		return errors.New("not valid UTF-8")
 	}
 	for _, r := range line {
-		switch {
-		case r == '\t':
-		case r < ' ', r >= 0x7F && r <= 0x9F, r == 0x2028, r == 0x2029, r == 0xFEFF, r == 0xFFFE, r == 0xFFFF:
-			return fmt.Errorf("character U+%04X: write it as an escape in double quotes", r)
+		if r != '\t' && (unicode.IsControl(r) || strings.ContainsRune("\u2028\u2029\uFEFF\uFFFE\uFFFF", r)) {
+			return fmt.Errorf("character %U: write it as an escape in double quotes", r)
 		}
 	}
 	return nil
 }
 
-// documentMarker returns the "---", "..." or "%" that line starts with, if any.
-// The first two are markers only where white space or nothing follows.
-func documentMarker(line string) string {
-	for _, marker := range []string{"---", "..."} {
-		if rest, ok := strings.CutPrefix(line, marker); ok && startsBlank(rest) {
-			return marker
-		}
-	}
-	if strings.HasPrefix(line, "%") {
-		return "%"
-	}
-	return ""
-}
-
-// outside is the error for what YAML has and the subset has not.
-func outside(what string) error {
-	return fmt.Errorf("%s is not supported here: use key: value lines, quoted where needed", what)
+// notYAML is the error for what YAML has not, or has and the subset has not.
+func notYAML(text string) error {
+	return fmt.Errorf("cannot read %.40q: takes key: value on one line, with a space after the colon and quotes where "+
+		"they are needed; no list, flow or block form, anchor, tag, directive or second document", text)
 }
 
 // place finds the mapping to which a line with this indent belongs, opening and
@@ -179,61 +164,50 @@ func (p *yamlParser) place(indent int) (prefix string, err error) {
 	return top.prefix, nil
 }
 
-// parseYAMLKey splits a line without its indent behind the colon of its key.
-func parseYAMLKey(body string) (key, rest string, err error) {
-	if body[0] != '"' && body[0] != '\'' {
-		return parsePlainKey(body)
-	}
-	key, rest, err = parseQuoted(body)
+// parseEntry takes a line without its indent, and reports whether there was a value.
+func parseEntry(body string) (e yamlEntry, value bool, err error) {
+	key, _, rest, err := parseScalar(body)
 	if err != nil {
-		return "", "", err
+		return e, false, err
 	}
-	rest, ok := strings.CutPrefix(strings.TrimLeft(rest, blank), ":")
-	if !ok || !startsBlank(rest) {
-		return "", "", errors.New("a key and ': ' expected")
+	after, colon := strings.CutPrefix(strings.TrimLeft(rest, blank), ":")
+	if !colon || !startsBlank(after) {
+		return e, false, notYAML(body)
 	}
-	return key, rest, nil
+	if isBlankOrComment(after) {
+		return yamlEntry{key: key, kind: yamlNull}, false, nil
+	}
+	after = strings.TrimLeft(after, blank)
+	text, kind, rest, err := parseScalar(after)
+	if err == nil && !isBlankOrComment(rest) {
+		err = notYAML(after)
+	}
+	if kind == yamlPlain && slices.Contains([]string{"~", "null", "Null", "NULL"}, text) {
+		text, kind = "", yamlNull
+	}
+	return yamlEntry{key: key, value: text, kind: kind}, true, err
 }
 
-// parsePlainKey is parseYAMLKey for a key without quotes.
-func parsePlainKey(body string) (key, rest string, err error) {
-	if err := checkPlainStart(body); err != nil {
-		return "", "", err
+// parseScalar takes a scalar off the front of text, which is not blank. A plain one ends before a
+// colon with white space or nothing after it, and before a '#' with white space before it.
+func parseScalar(text string) (value string, kind yamlKind, rest string, err error) {
+	if text[0] == '"' || text[0] == '\'' {
+		value, rest, err = parseQuoted(text)
+		return value, yamlQuoted, rest, err
 	}
-	plain := cutComment(body)
-	colon := findColon(plain)
-	if colon < 0 {
-		return "", "", errors.New("a key and ': ' expected, with a space after the colon and the value on the " +
-			"same line")
+	// These mean something else at the start of a scalar; three of them only before white space.
+	first := text[:1]
+	if strings.Contains("[]{}&*!|>,%@`", first) || strings.Contains("-?:", first) && startsBlank(text[1:]) {
+		return "", yamlPlain, "", notYAML(text)
 	}
-	return strings.TrimRight(plain[:colon], blank), body[colon+1:], nil
-}
-
-// parseYAMLValue takes what follows the colon of a key.
-func parseYAMLValue(rest string) (value string, kind yamlKind, err error) {
-	if isBlankOrComment(rest) {
-		return "", yamlNull, nil
-	}
-	rest = strings.TrimLeft(rest, blank)
-	if rest[0] == '"' || rest[0] == '\'' {
-		value, rest, err = parseQuoted(rest)
-		if err == nil && !isBlankOrComment(rest) {
-			err = errors.New("text after the closing quote: a comment needs a space before its #")
+	end := 1
+	for ; end < len(text); end++ {
+		if text[end] == ':' && startsBlank(text[end+1:]) || text[end] == '#' && startsBlank(text[end-1:]) {
+			break
 		}
-		return value, yamlQuoted, err
 	}
-	if err := checkPlainStart(rest); err != nil {
-		return "", yamlPlain, err
-	}
-	plain := cutComment(rest)
-	if findColon(plain) >= 0 {
-		return "", yamlPlain, errors.New("a colon ends a key, and this is a value: put it in quotes")
-	}
-	switch plain = strings.TrimRight(plain, blank); plain {
-	case "~", "null", "Null", "NULL":
-		return "", yamlNull, nil
-	}
-	return plain, yamlPlain, nil
+	value = strings.TrimRight(text[:end], blank)
+	return value, yamlPlain, text[len(value):], nil
 }
 
 // isBlankOrComment reports whether what follows a token on its line says
@@ -246,95 +220,31 @@ func isBlankOrComment(rest string) bool {
 // startsBlank reports whether s is empty or starts with white space.
 func startsBlank(s string) bool { return s == "" || s[0] == ' ' || s[0] == '\t' }
 
-// cutComment returns text, which starts with a plain scalar, up to the first
-// '#' that has white space before it.
-func cutComment(text string) string {
-	for i := 1; i < len(text); i++ {
-		if text[i] == '#' && startsBlank(text[i-1:]) {
-			return text[:i-1]
-		}
-	}
-	return text
-}
-
-// findColon returns the index of the first colon that ends a key, which is one
-// with white space or nothing after it, or -1.
-func findColon(plain string) int {
-	for i := range len(plain) {
-		if plain[i] == ':' && startsBlank(plain[i+1:]) {
-			return i
-		}
-	}
-	return -1
-}
-
-// yamlIndicators holds what a plain scalar cannot start with, and what it would
-// mean. '-', '?' and ':' are indicators only before white space.
-var yamlIndicators = map[byte]string{
-	'-': "a list (-)", '?': "a complex key (?)", ':': "a colon without a key", '[': "a flow list ([ ])",
-	']': "a flow list ([ ])", '{': "a flow mapping ({ })", '}': "a flow mapping ({ })", '&': "an anchor (&)",
-	'*': "an alias (*)", '!': "a tag (!)", '|': "a block scalar (|)", '>': "a block scalar (>)", ',': "", '%': "",
-	'@': "", '`': "",
-}
-
-// checkPlainStart refuses text that starts with an indicator.
-func checkPlainStart(text string) error {
-	what, found := yamlIndicators[text[0]]
-	switch {
-	case !found, strings.IndexByte("-?:", text[0]) >= 0 && !startsBlank(text[1:]):
-		return nil
-	case what == "":
-		return fmt.Errorf("a plain value cannot start with %q: put it in quotes", text[0])
-	}
-	return outside(what)
-}
-
 // parseQuoted takes a scalar in quotes off the front of text. One that goes on in
 // the next line, which YAML would fold, is not closed.
 func parseQuoted(text string) (value, rest string, err error) {
-	quote, rest := text[0], text[1:]
-	var b strings.Builder
-	for rest != "" {
-		switch c := rest[0]; {
-		case c == '\'' && strings.HasPrefix(rest, "''") && quote == c:
-			b.WriteByte(c)
-			rest = rest[2:]
-		case c == quote:
-			return b.String(), rest[1:], nil
-		case c == '\\' && quote == '"':
-			var r rune
-			if r, rest, err = parseEscape(rest); err != nil {
-				return "", "", err
+	quote := text[0]
+	for i := 1; i < len(text); i++ {
+		switch {
+		case quote == '"' && text[i] == '\\', quote == '\'' && strings.HasPrefix(text[i:], "''"):
+			i++ // what follows is part of the text
+		case text[i] == quote && quote == '\'':
+			return strings.ReplaceAll(text[1:i], "''", "'"), text[i+1:], nil
+		case text[i] == quote:
+			if value, err = strconv.Unquote(yamlEscapes.Replace(text[:i+1])); err != nil {
+				err = fmt.Errorf(`%.40s: no escape, or no character: use \\ for a backslash, or single quotes`, text[:i+1])
 			}
-			b.WriteRune(r)
-		default:
-			b.WriteByte(c)
-			rest = rest[1:]
+			return value, text[i+1:], err
 		}
 	}
 	return "", "", errors.New("the quote is not closed on its line")
 }
 
-// yamlEscapes holds the escapes that YAML has (1.2, 5.7) and Go has not.
-var yamlEscapes = map[byte]rune{
-	'0': 0, '\t': '\t', 'e': 0x1B, ' ': ' ', '/': '/', 'N': 0x85, '_': 0xA0, 'L': 0x2028, 'P': 0x2029,
-}
-
-// parseEscape takes an escape off the front of text, which starts with its backslash.
-func parseEscape(text string) (r rune, rest string, err error) {
-	if len(text) < 2 {
-		return 0, "", nil // nothing is left: the quote is not closed
-	}
-	if r, ok := yamlEscapes[text[1]]; ok {
-		return r, text[2:], nil
-	}
-	if strings.IndexByte(`abfnrtvxuU"\`, text[1]) >= 0 { // these mean the same to YAML and to Go
-		if r, _, rest, err = strconv.UnquoteChar(text, '"'); err == nil {
-			return r, rest, nil
-		}
-	}
-	return 0, "", fmt.Errorf(`\%.1s is no escape, or no character: use \\ for a backslash, or single quotes`, text[1:])
-}
+// yamlEscapes makes Go's escapes of YAML's (1.2, 5.7), most of which are the same. What is octal to
+// Go, and nothing to YAML, it makes nothing to Go.
+var yamlEscapes = strings.NewReplacer(`\\`, `\\`, `\x`, `\u00`, `\0`, `\u0000`, `\e`, `\u001b`, `\N`, `\u0085`,
+	`\_`, `\u00a0`, `\L`, `\u2028`, `\P`, `\u2029`, `\ `, " ", "\\\t", "\t", `\/`, "/",
+	`\1`, `\?`, `\2`, `\?`, `\3`, `\?`, `\4`, `\?`, `\5`, `\?`, `\6`, `\?`, `\7`, `\?`)
 
 // decimal returns the entry's value, in plain decimal where it is a plain scalar
 // that YAML's core schema reads as an integer: +7, 007, octal (0o17) or hexadecimal
