@@ -144,4 +144,6 @@ type work struct {
 	took    histogram // by their commits; it has a lock of its own
 	commits uint64    // groups that are durable
 	batches uint64    // messages in them
+
+	segments int // of the log that waited for a checkpoint after the last commit
 }

@@ -237,6 +237,7 @@ func (s *store) settle(g *group, sequence uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.groups.committing = nil
+	s.segments = s.ledger.wal.waiting() // here, since the log is the committer's
 	switch {
 	case s.health.fatal != nil: // failed was told of it
 		g.end(s.health.fatal)
@@ -389,10 +390,9 @@ func (s *store) close() error {
 
 // facts returns what the store says of itself.
 func (s *store) facts() storeFacts {
-	segments := s.ledger.wal.waiting()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return storeFacts{Bets: s.state.bets, Bytes: s.state.length, Sources: s.state.sources.count(), Segments: segments,
+	return storeFacts{Bets: s.state.bets, Bytes: s.state.length, Sources: s.state.sources.count(), Segments: s.segments,
 		trouble: s.health.trouble, fatal: s.health.fatal, finished: s.state.draw.finished,
 		drawn: s.state.draw.drawn != noNumber, found: s.drawing.found, commits: &s.took}
 }

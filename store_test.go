@@ -532,3 +532,30 @@ func TestFailedSyncOfCheckpoint(t *testing.T) {
 		t.Errorf("syncs of the bets file: got %d, want 1", syncs)
 	}
 }
+
+// TestFactsBesideCommits asks the store what it is while it begins segments of the log: the race
+// detector sees whether the answer reads what is the committer's alone.
+func TestFactsBesideCommits(t *testing.T) {
+	s := openTest(t, newSimDisk(), smallOptions())
+	stop, asked := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(asked)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				s.facts()
+			}
+		}
+	}()
+	ses, _ := mustHello(t, s, sourceOf(0))
+	for range 50 {
+		<-mustSubmit(t, s, ses, 0).done
+	}
+	close(stop)
+	<-asked
+	if s.close(); s.facts().Segments > walSlots {
+		t.Errorf("got %d segments", s.facts().Segments)
+	}
+}
