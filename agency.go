@@ -213,35 +213,38 @@ func (a *agencyFile) reject(s span, ack Ack) error {
 		var position int
 		var reason string
 		if position, reason, rest = parseRefused(rest); position > 0 && position <= s.bets {
-			refused[position] = cmp.Or(reason, noReason)
+			refused[position] = reason
 		}
 	}
-	err := a.rejectIf(s, func(position int, _ *Bet) string {
-		if ack.Code == ackRefused && len(refused) == 0 {
-			return cmp.Or(status, noReason)
+	all := ack.Code == ackRefused && len(refused) == 0
+	err := a.rejectIf(s, func(position int, _ *Bet) (reason string, is bool) {
+		if all {
+			return cmp.Or(status, "refused by the server without a reason"), true
 		}
-		return refused[position]
+		reason, is = refused[position]
+		return reason, is
 	})
 	return errors.Join(err, a.rejects.flush())
 }
 
-// noReason is the reason of a refusal for which the server gives none.
-const noReason = "refused by the server without a reason"
-
 // rejectUnseen rejects what must have been refused of a span whose answers were
 // lost: the same check as the server's tells, with bets.maxNumber as it is set here.
 func (a *agencyFile) rejectUnseen(s span) error {
-	return a.rejectIf(s, func(_ int, b *Bet) string { return a.rule.check(b).reason() })
+	return a.rejectIf(s, func(_ int, b *Bet) (reason string, is bool) {
+		why := a.rule.check(b)
+		return why.reason(), why != accepted
+	})
 }
 
-// rejectIf rejects the malformed records of s, and the bets for which why has a reason.
-func (a *agencyFile) rejectIf(s span, why func(position int, b *Bet) string) error {
-	return a.again.each(s, func(rec *record, position int, b *Bet, malformed string) bool {
-		if malformed == "" {
-			malformed = why(position, b)
+// rejectIf rejects the malformed records of s, and the bets that are refused.
+func (a *agencyFile) rejectIf(s span, refused func(position int, b *Bet) (reason string, is bool)) error {
+	return a.again.each(s, func(rec *record, position int, b *Bet, reason string) bool {
+		is := reason != ""
+		if !is {
+			reason, is = refused(position, b)
 		}
-		if malformed != "" {
-			a.rejects.add(rec, malformed)
+		if is {
+			a.rejects.add(rec, reason)
 		}
 		return true
 	})

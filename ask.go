@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"time"
 )
 
-// What is asked on a link beside sending a file: where the server stands, who
-// has won, and the two small modes bet and health.
+// What is asked on a link beside sending a file: who has won, and the two small
+// modes bet and health.
 
 const (
 	// pollEvery is how often the winners are asked for where the server does not
@@ -27,34 +26,17 @@ const (
 	healthTime = 3 * time.Second
 )
 
-// hello says h and returns the server's RESUME.
-func hello(l *link, h Hello) (at Resume, err error) {
-	if err := l.write(appendHello(nil, h)); err != nil {
-		return at, err
-	}
-	var refused error // by an ACK in place of a RESUME
-	err = l.read(l.idle, func(m []byte) (size int, err error) {
-		if m[0] == opResume {
-			at, size, err = parseResume(m)
-			return size, err
-		}
-		ack, size, err := parseAck(m)
-		refused = ackError(ack)
-		return size, err
-	})
-	if err == nil {
-		err = refused
-	}
-	return at, err
-}
-
 // askWinners says that the agency has finished, and asks for its winners until
 // they come. Each session says that it has finished: a server that was restarted
 // before it noted that must hear it again, and to the others it is no news.
 func askWinners(ctx context.Context, l *link, agency uint8, r *retry) error {
 	waiting, stop := context.WithCancel(ctx)
 	defer stop()
-	go sayWaiting(waiting, r.log, agency)
+	go func() {
+		for sleep(waiting, waitLineEvery) {
+			r.log.Info(actConsultaGanadores, inProgress, "client_id", int(agency))
+		}
+	}()
 	m := appendNotify(nil, Notify{agency, notifyFinished})
 	for {
 		m = appendNotify(m, Notify{agency, notifyWinners})
@@ -88,14 +70,6 @@ func askHeld(ctx context.Context, l *link, m []byte, r *retry) (ack Ack, err err
 		r.alive()
 	}
 	return ack, err
-}
-
-// sayWaiting says in the log now and then that the client of agency id waits for
-// the draw, until ctx is cancelled.
-func sayWaiting(ctx context.Context, log *slog.Logger, id uint8) {
-	for sleep(ctx, waitLineEvery) {
-		log.Info(actConsultaGanadores, inProgress, "client_id", int(id))
-	}
 }
 
 // readWinners reads WINNERS, and those that follow a full one, and says them in
@@ -142,27 +116,18 @@ func readWinners(l *link, log *slog.Logger) error {
 
 // betFrom makes the bet of mode bet from the environment variables that the course gives it.
 func betFrom(id int, lookup func(string) (string, bool)) (*Bet, error) {
-	b := &Bet{Agency: uint8(id)}
-	for _, v := range []struct {
-		name string
-		at   *[]byte
-	}{{"NOMBRE", &b.First}, {"APELLIDO", &b.Last}, {"DOCUMENTO", &b.Document}, {"NACIMIENTO", &b.Birthdate}} {
-		value, ok := lookup(v.name)
+	var fields [][]byte
+	for _, name := range []string{"NOMBRE", "APELLIDO", "DOCUMENTO", "NACIMIENTO", "NUMERO"} {
+		value, ok := lookup(name)
 		if !ok {
 			return nil, usageErrorf("%s: not set in the environment: "+
-				"-mode=bet takes NOMBRE, APELLIDO, DOCUMENTO, NACIMIENTO and NUMERO from there", v.name)
+				"-mode=bet takes NOMBRE, APELLIDO, DOCUMENTO, NACIMIENTO and NUMERO from there", name)
 		}
-		*v.at = []byte(value)
+		fields = append(fields, []byte(value))
 	}
-	text, _ := lookup("NUMERO")
-	number, err := strconv.ParseUint(text, 10, 16)
-	if err != nil {
-		return nil, usageErrorf("NUMERO: %q is not a number: takes 0 to 65535", text)
-	}
-	b.Number = uint16(number)
-	if betSize(b) > maxMessage {
-		return nil, usageErrorf("the bet is too long for a message: %d bytes, and %d are the limit", betSize(b),
-			maxMessage)
+	b := new(Bet)
+	if malformed := toBet(&record{fields: fields}, 0, uint8(id), b); malformed != "" {
+		return nil, usageErrorf("NUMERO: %.32q: this bet cannot be sent: %s", fields[4], malformed)
 	}
 	return b, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -172,10 +173,24 @@ func (d *delivery) resume(ctx context.Context) error {
 }
 
 // hello says HELLO and returns the server's RESUME.
-func (d *delivery) hello() (Resume, error) {
-	at, err := hello(d.link, Hello{helloVersion, uint8(d.c.cfg.id), []byte(d.c.cfg.dataSource)})
-	if err == nil {
-		d.c.retry.decided(at.Records)
+func (d *delivery) hello() (at Resume, err error) {
+	c := d.c
+	h := Hello{helloVersion, uint8(c.cfg.id), []byte(c.cfg.dataSource)}
+	if err := d.link.write(appendHello(nil, h)); err != nil {
+		return at, err
+	}
+	var refused error // by an ACK in place of a RESUME
+	err = d.link.read(d.link.idle, func(m []byte) (size int, err error) {
+		if m[0] == opResume {
+			at, size, err = parseResume(m)
+			return size, err
+		}
+		ack, size, err := parseAck(m)
+		refused = ackError(ack)
+		return size, err
+	})
+	if err = cmp.Or(err, refused); err == nil {
+		c.retry.decided(at.Records)
 	}
 	return at, err
 }

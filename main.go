@@ -28,7 +28,7 @@
 //	figures.go   all figures of the page and the metrics, at one moment
 //	verify.go    mode verify: whether all that a store holds agrees
 //	client.go    the life of the client: sessions, each a connection
-//	ask.go       what is asked beside: where the server stands, winners, modes bet and health
+//	ask.go       what is asked beside: winners, modes bet and health
 //	window.go    batches in flight
 //	link.go      one connection to a server; when to try again
 //	agency.go    the agency file, and how far it got

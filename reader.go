@@ -366,36 +366,21 @@ func (r *reader) fill() error {
 	}
 	r.end = copy(r.buf, r.buf[r.pos:r.end])
 	r.base += int64(r.pos)
-	r.quote -= r.pos
 	r.pos = 0
-	r.mark(0)
 	want := max(min(2*r.end+1, readWindow), len(byteOrderMark))
 	for r.end < want && r.err == nil {
-		r.read()
+		var n int
+		n, r.err = r.src.Read(r.buf[r.end:readBuffer])
+		r.end += n
+	}
+	r.findQuote(0)
+	for word := 0; word*readBlock < r.end; word++ {
+		r.bitmap[word] = separators((*[readBlock]byte)(r.buf[word*readBlock:]))
 	}
 	if r.base == 0 && bytes.HasPrefix(r.buf[:r.end], []byte(byteOrderMark)) {
 		r.pos = len(byteOrderMark)
 	}
 	return nil
-}
-
-// read appends to the buffer what one read returns, or keeps why there is no more.
-func (r *reader) read() {
-	n, err := r.src.Read(r.buf[r.end:readBuffer])
-	r.err = err
-	from := r.end
-	r.end += n
-	if r.quote == from { // none was found before
-		r.findQuote(from)
-	}
-	r.mark(from)
-}
-
-// mark brings the bitmap up to date for buf[from:end].
-func (r *reader) mark(from int) {
-	for word := from / readBlock; word*readBlock < r.end; word++ {
-		r.bitmap[word] = separators((*[readBlock]byte)(r.buf[word*readBlock:]))
-	}
 }
 
 // separators returns a word with bit i set if b[i] may be a separator (see
