@@ -41,8 +41,7 @@ func usageErrorf(format string, args ...any) error {
 // better one hides does not lie in wait.
 type loader struct {
 	config    *config
-	table     []*setting        // of config
-	flags     map[string]string // texts of the command line, by key
+	table     []*setting // of config
 	lookupEnv func(string) (string, bool)
 }
 
@@ -51,18 +50,23 @@ type loader struct {
 // -version nothing but the flags is looked at.
 func loadConfig(args []string, lookupEnv func(string) (string, bool)) (*config, error) {
 	c := &config{origins: map[string]string{}}
-	l := &loader{c, settingsOf(c), map[string]string{}, lookupEnv}
-	if err := l.parseFlags(args); err != nil || c.help {
-		return c, err
+	l := &loader{c, settingsOf(c), lookupEnv}
+	for _, s := range l.table {
+		if s.noDef == "" {
+			s.value.set(s.def) // the table has good ones
+		}
 	}
 	// The flags come twice: first for -version and -config, and then to have the last word.
-	if err := l.takeAll(fromDefault, l.fromFlags); err != nil || c.version {
+	if err := l.takeFlags(args); err != nil || c.help || c.version {
 		return c, err
 	}
 	if err := l.takeFile(); err != nil {
 		return nil, err
 	}
-	if err := l.takeAll(l.fromEnvironment, l.fromFlags); err != nil {
+	if err := l.takeEnvironment(); err != nil {
+		return nil, err
+	}
+	if err := l.takeFlags(args); err != nil {
 		return nil, err
 	}
 	return c, l.complete()
@@ -98,21 +102,27 @@ func (l *loader) find(key string) *setting {
 	return nil
 }
 
-// parseFlags reads the command line. The texts of its flags are kept as they
-// are: take reads them, so that all sources give the same errors.
-func (l *loader) parseFlags(args []string) error {
+// takeFlags takes what the command line has.
+func (l *loader) takeFlags(args []string) error {
 	flags := flag.NewFlagSet("tp0", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // a usage error is one line, not the whole table
+	var taken error             // the first error of take: Parse has another text for it
 	for _, s := range l.table {
 		define := flags.Func
 		if s.value.isBool {
 			define = flags.BoolFunc
 		}
-		define(s.key, "", func(text string) error { l.flags[s.key] = text; return nil })
+		define(s.key, "", func(text string) error {
+			taken = l.take(s, text, "-"+s.key)
+			return taken
+		})
 	}
 	err := flags.Parse(args)
 	if l.config.help = errors.Is(err, flag.ErrHelp); l.config.help {
 		return nil
+	}
+	if taken != nil {
+		return taken
 	}
 	if err != nil {
 		return l.flagError(err)
@@ -135,15 +145,12 @@ func (l *loader) flagError(err error) error {
 	return usageErrorf("%.200v (-h lists all flags)", err)
 }
 
-// A textSource says what it has for a setting, and where that was found.
-type textSource func(s *setting) (text, origin string, found bool)
-
-// takeAll takes all that sources have, one after the other.
-func (l *loader) takeAll(sources ...textSource) error {
-	for _, from := range sources {
-		for _, s := range l.table {
-			if text, origin, found := from(s); found {
-				if err := l.take(s, text, origin); err != nil {
+// takeEnvironment takes what the environment has. An empty variable counts as none.
+func (l *loader) takeEnvironment() error {
+	for _, s := range l.table {
+		for _, name := range slices.Backward(strings.Fields(s.env)) { // the first has the last word
+			if text, _ := l.lookupEnv(name); text != "" {
+				if err := l.take(s, text, name); err != nil {
 					return err
 				}
 			}
@@ -152,32 +159,18 @@ func (l *loader) takeAll(sources ...textSource) error {
 	return nil
 }
 
-// fromDefault is the table as a source.
-func fromDefault(s *setting) (text, origin string, found bool) { return s.def, "", s.noDef == "" }
-
-// fromFlags is the command line as a source.
-func (l *loader) fromFlags(s *setting) (text, origin string, found bool) {
-	text, found = l.flags[s.key]
-	return text, "-" + s.key, found
-}
-
-// fromEnvironment is the environment as a source. An empty variable counts as none.
-func (l *loader) fromEnvironment(s *setting) (text, origin string, found bool) {
-	for _, name := range strings.Fields(s.env) {
-		if text, _ := l.lookupEnv(name); text != "" {
-			return text, name, true
-		}
-	}
-	return "", "", false
-}
-
 // takeFile takes what the config file has: the one that -config names, which
 // must be there, or else defaultConfigFile, which may be missing.
 func (l *loader) takeFile() error {
 	name := cmp.Or(l.config.file, defaultConfigFile)
-	text, err := readConfigFile(name)
+	f, err := os.Open(name)
 	if l.config.file == "" && errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	var text []byte
+	if err == nil {
+		defer f.Close()
+		text, err = io.ReadAll(io.LimitReader(f, maxYAML+1)) // whatever the file is
 	}
 	if err != nil {
 		return usageErrorf("config: %v: takes a file that can be read", err)
@@ -192,17 +185,6 @@ func (l *loader) takeFile() error {
 		}
 	}
 	return nil
-}
-
-// readConfigFile reads at most one byte more than parseYAML accepts, whatever
-// the file is.
-func readConfigFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxYAML+1))
 }
 
 // takeEntry takes an entry of the config file, found at origin.

@@ -106,9 +106,7 @@ func run(args []string) int {
 	ctx := context.Background()
 	switch cfg.mode {
 	case "server", "client", "bet": // the others have nothing to close: a signal ends them as it ends any program
-		var stop func()
-		ctx, stop = catchSignals(log)
-		defer stop()
+		ctx = catchSignals(log)
 	}
 	err = runMode(ctx, cfg, log, out)
 	if ctx.Err() != nil && (err == nil || errors.Is(err, errStopped)) {
@@ -166,27 +164,20 @@ func explain(err error) int {
 // ends the program at once, whatever the log does. That needs a handler, since a process
 // with pid 1 gets no signal that it does not handle. A log that is gone (SIGPIPE) ends
 // nothing.
-func catchSignals(log *slog.Logger) (context.Context, func()) {
+func catchSignals(log *slog.Logger) context.Context {
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	go func() {
-		first, ok := <-signals
-		if !ok {
-			return
-		}
+		first := <-signals
 		go func() {
 			number, _ := first.(syscall.Signal)
 			log.Info(actReceiveSignal, success, "signal_number", int(number))
 			cancel()
 		}()
-		if _, ok := <-signals; ok {
-			os.Exit(exitFailed)
-		}
+		<-signals
+		os.Exit(exitFailed)
 	}()
-	return ctx, func() {
-		signal.Stop(signals)
-		close(signals)
-	}
+	return ctx
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -21,33 +22,29 @@ var parts = []struct{ name, leftOut string }{{"TLS", "notls"}, {"HTTP", "nohttp"
 //
 //	tp0 v1.0 (commit 1904ee8c0ffe, go1.26.8, linux/mips GOMIPS=softfloat, with TLS, with HTTP)
 func versionLine() string {
-	from, target, tags := commit, runtime.GOOS+"/"+runtime.GOARCH, ""
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		info = &debug.BuildInfo{}
-	}
-	for _, s := range info.Settings {
-		switch s.Key {
-		case "GOARM", "GOMIPS", "GO386": // of the variants only these make a binary that may not run
-			target += " " + s.Key + "=" + s.Value
-		case "-tags":
-			tags = s.Value
-		case "vcs.revision":
-			if from == "" {
-				from = s.Value
-			}
+	set := map[string]string{}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			set[s.Key] = s.Value
 		}
 	}
-	facts := []string{runtime.Version(), target}
-	if from != "" {
-		facts = append([]string{"commit " + from}, facts...)
+	var facts []string
+	if from := cmp.Or(commit, set["vcs.revision"]); from != "" {
+		facts = append(facts, "commit "+from)
 	}
+	target := runtime.GOOS + "/" + runtime.GOARCH
+	for _, variant := range []string{"GOARM", "GOMIPS", "GO386"} { // those that make a binary that may not run
+		if set[variant] != "" {
+			target += " " + variant + "=" + set[variant]
+		}
+	}
+	facts = append(facts, runtime.Version(), target)
 	for _, part := range parts {
-		if slices.Contains(strings.Split(tags, ","), part.leftOut) {
-			facts = append(facts, "without "+part.name)
-		} else {
-			facts = append(facts, "with "+part.name)
+		with := "with "
+		if slices.Contains(strings.Split(set["-tags"], ","), part.leftOut) {
+			with = "without "
 		}
+		facts = append(facts, with+part.name)
 	}
 	return "tp0 " + version + " (" + strings.Join(facts, ", ") + ")"
 }
