@@ -117,33 +117,28 @@ func (l *ledger) write(record, rows []byte) error {
 	return nil
 }
 
-// undo undoes the commit that failed. It returns what that failed with, or why it is stuck.
+// undo undoes the commit that failed. It returns what that failed with, or why it is stuck. The
+// order is what makes a crash in between harmless: as long as the record is in the log it is
+// replayed whole, and it is voided only when the bets file is durably without its rows.
 func (l *ledger) undo() error {
 	cause := l.stuck
 	if isFatal(cause) {
 		return l.note(cause)
 	}
-	if err := l.unwrite(); err != nil {
+	if l.spilled {
+		if err := l.bets.truncate(l.length); err != nil {
+			return l.note(fmt.Errorf("store: taking back rows: %w", err))
+		}
+		if err := l.bets.sync(); err != nil {
+			return l.note(syncFailed(l.path, err))
+		}
+		l.spilled = false
+	}
+	if err := l.wal.takeBack(); err != nil {
 		return l.note(err)
 	}
 	l.stuck = nil
 	return cause
-}
-
-// unwrite is the reverse of write. The order is what makes a crash in between harmless: as long
-// as the record is in the log it is replayed whole, and it is voided only when the bets file is
-// durably without its rows.
-func (l *ledger) unwrite() error {
-	if l.spilled {
-		if err := l.bets.truncate(l.length); err != nil {
-			return fmt.Errorf("store: taking back rows: %w", err)
-		}
-		if err := l.bets.sync(); err != nil {
-			return syncFailed(l.path, err)
-		}
-		l.spilled = false
-	}
-	return l.wal.takeBack()
 }
 
 // hasRoom returns nil if there is room for a record of n bytes and its rows. A commit that is
