@@ -101,8 +101,8 @@ func (b *batcher) read() (malformed string, err error) {
 	return malformed, nil
 }
 
-// toBet takes the first skip fields from rec and makes a bet of the others; otherwise it returns the
-// reason why they are none. Whether the bet is good is for the server to say.
+// toBet takes the first skip fields from rec and makes a bet of the others; otherwise it returns
+// the reason why they are none. Whether the bet is good is for the server to say.
 func toBet(rec *record, skip int, agency uint8, b *Bet) (malformed string) {
 	if skip > 0 {
 		rec.fields = rec.fields[min(skip, len(rec.fields)):]

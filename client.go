@@ -115,7 +115,7 @@ func (c *client) session(ctx context.Context) error {
 // sends batches, another settles the answers, as far apart as batch.window allows.
 //
 //	sender     file → batcher → window → link; waits for room in the window
-//	receiver   link → settle → window; waits for answers, and for the first batch that is owed one
+//	receiver   link → settle → window; waits for answers, and for a batch that is owed one
 //
 // The window holds only where each batch stands in the file: what must be sent
 // again is read again.

@@ -14,7 +14,8 @@ import (
 // The messages. Integers are big-endian; a string is a u16 length in bytes, then that many
 // bytes of UTF-8.
 //
-//	BET     1  u8 agency, string first name, string last name, string document, string birthdate, u16 number
+//	BET     1  u8 agency, string first name, string last name, string document,
+//	           string birthdate, u16 number
 //	ACK     2  u8 response, string status
 //	BATCH   3  u16 count, then count BETs, each with its op byte
 //	NOTIFY  4  u8 agency, u8 kind

@@ -129,11 +129,8 @@ func endsLine(f io.ReaderAt, size int64) bool {
 func startsRow(f io.ReaderAt, start int64) bool {
 	var head [20]byte
 	n, _ := f.ReadAt(head[:], start)
-	digits := 0
-	for digits < n && head[digits]-'0' <= 9 {
-		digits++
-	}
-	return digits > 0 && (digits == n || head[digits] == ',')
+	rest := bytes.TrimLeft(head[:n], "0123456789")
+	return len(rest) < n && (len(rest) == 0 || rest[0] == ',')
 }
 
 // isReject reports whether row is a rejected record: of five fields, or refused

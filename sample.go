@@ -14,7 +14,7 @@ import (
 
 const (
 	sampleFlushBytes = 64 << 10 // one write to the output holds about this much
-	sampleRowBytes   = 64       // no row is longer: 21 bytes of first names, 10 of last name and 28 of the rest at most
+	sampleRowBytes   = 64       // no row is longer: 21 bytes of first names, 10 of last name, 28 of the rest
 
 	sampleFirstDocument = 20_000_000 // documents are drawn from here…
 	sampleDocuments     = 20_000_000 // …this many: all have 8 digits, as in the real files
