@@ -26,7 +26,7 @@ type agencyFile struct {
 }
 
 // openAgencyFile opens the agency file of the settings for this process alone,
-// and looks whether the rejects file is one.
+// and reads the rejects of earlier runs.
 func openAgencyFile(cfg *config, log *slog.Logger) (*agencyFile, error) {
 	file, err := openRegular(cfg.dataFile)
 	if err != nil {
@@ -39,31 +39,22 @@ func openAgencyFile(cfg *config, log *slog.Logger) (*agencyFile, error) {
 		rejects: rejects{path: cfg.dataRejects, log: log, most: cfg.rejectsMax},
 		rule:    rule{agency: agency, maxNumber: uint16(cfg.maxNumber)}}
 	a.settled, a.batcher.skip = a.batcher.at, cfg.dataSkip
-	if err := a.claim(); err != nil {
-		file.Close()
-		return nil, err
-	}
-	return a, nil
-}
-
-// claim takes the file for this process alone, and reads the rejects of earlier runs.
-func (a *agencyFile) claim() error {
-	info, err := a.file.Stat()
+	info, err := file.Stat()
 	if err == nil {
-		err = lockFile(a.file, "client")
+		err = lockFile(file, "client")
 	}
 	if err != nil {
-		return fmt.Errorf("agency file: %s: %w", a.path, err)
+		return nil, fmt.Errorf("agency file: %s: %w", a.path, err)
 	}
 	a.size = info.Size()
 	if other, _ := os.Stat(a.rejects.path); os.SameFile(info, other) {
-		return fmt.Errorf("data.rejects (%s) and data.file (%s) are one file: give the rejects their own",
+		return nil, fmt.Errorf("data.rejects (%s) and data.file (%s) are one file: give the rejects their own",
 			a.rejects.path, a.path)
 	}
 	if err := a.look(); err != nil {
-		return err
+		return nil, err
 	}
-	return a.rejects.read()
+	return a, a.rejects.read()
 }
 
 // look looks at how the file begins. One that is no agency file is not sent, nor are its records
