@@ -38,7 +38,7 @@ IMAGE  = tp0:latest
 SOURCE = unknown
 
 # The tests of e2e that run once more with keys.
-OVERTLS = TestE2EWire/.*at_once|TestE2EKillsRelaxed|TestE2EBadNetwork/all|TestE2EBetsAfterDraw|TestE2EServerSignals/idle|TestE2ERun
+OVERTLS = TestE2EWire/.*at_once|TestE2EKillsRelaxed|TestE2EBadNetwork/all|TestE2EBetsAfterDraw|TestE2EServerSignals/idle|TestE2EAddresses|TestE2ERun
 
 # The race detector needs cgo; Go turns cgo off by itself where there is no C compiler.
 RACE    = $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
