@@ -4,6 +4,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
@@ -13,18 +14,20 @@ const (
 	// largeBuffers is how many connections read so much at once; those beyond read a message at
 	// a time. So 255 agencies that send at once fit into the memory of a small board.
 	largeBuffers = 64
+	// calmAfter is how long all connections must have been idle before memory is given back.
+	calmAfter = 3 * time.Second
 )
 
 // The buffers of connections that are not idle. Each takes a message at least.
 type buffers struct {
 	pool sync.Pool    // of *[connBuffer]byte
-	lent atomic.Int32 // out of it
+	lent atomic.Int32 // of either size
+	calm atomic.Bool  // calmAfter runs
 }
 
 // take returns a buffer, until give.
 func (b *buffers) take() []byte {
 	if b.lent.Add(1) > largeBuffers {
-		b.lent.Add(-1)
 		return make([]byte, maxMessage)
 	}
 	if large, ok := b.pool.Get().(*[connBuffer]byte); ok {
@@ -33,12 +36,21 @@ func (b *buffers) take() []byte {
 	return make([]byte, connBuffer)
 }
 
-// give takes a buffer back.
+// give takes a buffer back. Once none has been lent for calmAfter, the system gets back what the
+// work took.
 func (b *buffers) give(buffer []byte) {
 	if len(buffer) == connBuffer {
 		b.pool.Put((*[connBuffer]byte)(buffer))
-		b.lent.Add(-1)
 	}
+	if b.lent.Add(-1) > 0 || !b.calm.CompareAndSwap(false, true) {
+		return
+	}
+	time.AfterFunc(calmAfter, func() {
+		b.calm.Store(false)
+		if b.lent.Load() == 0 {
+			returnMemory()
+		}
+	})
 }
 
 // A framer cuts the bytes of a connection into messages. It owns its buffer; what unread

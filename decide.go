@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"slices"
 	"strconv"
 )
 
@@ -19,6 +20,7 @@ type decider struct {
 // message is not whole or breaks the protocol; then what it has found is void.
 func (d *decider) batch(m []byte, count int) (size int, err error) {
 	d.begin(agencyOf(m))
+	d.decision.rows = slices.Grow(d.decision.rows, min(len(m), maxMessage)) // a row is shorter than its BET, mostly
 	at := batchHead
 	fast := newFastRows(d.rule, d.agency)
 	var b Bet

@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -22,6 +23,13 @@ func heedMemoryLimit(root fs.FS) {
 	if limit := memoryLimit(root); limit < math.MaxInt64 {
 		debug.SetMemoryLimit(limit / 4 * 3)
 	}
+}
+
+// returnMemory gives back to the system what the program does not need now. Go by itself keeps
+// as much again as is in use, for garbage to come.
+func returnMemory() {
+	runtime.GC() // what lies in a sync.Pool outlives one collection
+	debug.FreeOSMemory()
 }
 
 // memoryLimit returns the least limit of the process's control group and of all that it is in, in

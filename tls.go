@@ -14,6 +14,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -26,6 +27,11 @@ import (
 // handshakeTime is how long a handshake may take.
 const handshakeTime = 15 * time.Second
 
+// recordMax is how many bytes a client puts into a record: two messages nearly, less than the 16 KiB
+// that a record takes. The other side keeps a buffer for the longest record as long as the connection
+// lasts, which is 16 KiB for these and 18 for those.
+const recordMax = 15 << 10
+
 // A dialer connects to a server.
 type dialer = func(ctx context.Context, address string) (net.Conn, error)
 
@@ -33,7 +39,7 @@ type dialer = func(ctx context.Context, address string) (net.Conn, error)
 // certificate before anything is sent to it or taken from it.
 //
 // There are no session tickets: a peer whose key was removed could come back with one.
-// Records are whole from the first on (16 KiB): they carry files, no web pages.
+// Records are long from the first on: they carry files, no web pages.
 func newTLS(k *keyFile, check func(*x509.Certificate) error) *tls.Config {
 	return &tls.Config{
 		Certificates:                []tls.Certificate{k.cert},
@@ -114,6 +120,17 @@ func (c *clientConn) Read(p []byte) (int, error) {
 		err = c.explain(err)
 	}
 	return n, err
+}
+
+// Write writes p in records of recordMax.
+func (c *clientConn) Write(p []byte) (n int, err error) {
+	for part := range slices.Chunk(p, recordMax) {
+		written, err := c.Conn.Write(part)
+		if n += written; err != nil {
+			return n, err
+		}
+	}
+	return n, nil
 }
 
 // Close ends the connection at once. The end of TLS, for which it might have to wait, says

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -77,9 +78,12 @@ func (p *process) peak(limit time.Duration) float64 {
 }
 
 // highWater returns the most memory that a running process has had at a time, in KiB.
-func (p *process) highWater() (kib int) {
+func (p *process) highWater() int { return p.memory("VmHWM") }
+
+// memory returns what the kernel says of a running process's memory under a name, in KiB.
+func (p *process) memory(name string) (kib int) {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Cmd.Process.Pid))
-	if _, rest, found := strings.Cut(string(status), "VmHWM:"); found {
+	if _, rest, found := strings.Cut(string(status), name+":"); found {
 		fmt.Sscan(rest, &kib)
 	}
 	return kib
@@ -166,4 +170,47 @@ func TestSmallClient(t *testing.T) {
 	if peak > limit>>20 || len(text) <= limit {
 		t.Errorf("got a client of %.1f MiB for a file of %d MiB, want less than 16 for more", peak, len(text)>>20)
 	}
+}
+
+// TestIdleKeys has many connections with keys send what a file holds, and keep still. Then each takes
+// 40 KiB of the server at most: the server has given back what only the work took.
+func TestIdleKeys(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("SKIPPED: it is not known how to ask this system for a process's memory")
+	}
+	const agencies, each, most = 4, 32, 40
+	k := newKeyring(t, agencies)
+	o := &office{dir: t.TempDir(), port: freePort(t)}
+	o.process = launchCommand(t, "server", plain.tp0(t, o.dir, "-mode=server", "-server.host=127.0.0.1",
+		"-server.port="+strconv.Itoa(o.port), "-tls.cert="+k.file("server.pem"), "-tls.known="+k.file("known")))
+	o.waitFor("action: listen | result: success")
+	before := 0
+	for agency := 1; agency <= agencies; agency++ {
+		bet := wireBet(agency, "Santiago Lionel", "Lorca", "30904465", "1999-03-17", 7574)
+		batch := wireBatch(slices.Repeat([][]byte{bet}, 150)...)
+		config := keyConfig(t, k.file(fmt.Sprintf("agency-%d.pem", agency)))
+		for range each {
+			w := o.dialTLS(t, config)
+			for range 4 {
+				w.send(slices.Concat(batch, batch)) // a record of 15 KB, as the program's clients make them
+				w.wantAck(0, "")
+				w.wantAck(0, "")
+			}
+			if before == 0 {
+				before = o.memory("VmRSS")
+			}
+		}
+	}
+	const others = 1 << 10 // KiB that the work has taken for good, whoever did it
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		now := o.memory("VmRSS") - before - others
+		if now <= most*agencies*each {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("got %d KiB a connection, want %d at most", now/(agencies*each), most)
+		}
+	}
+	o.stop()
 }

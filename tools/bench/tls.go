@@ -1,14 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -21,12 +24,15 @@ const (
 	perAgency = 32
 	// handshakes is how many are made to measure how long one takes, by greeters at a time.
 	handshakes, greeters = 2000, 4
+	// calmTime is how long connections have been idle when their memory is measured.
+	calmTime = 6 * time.Second
 )
 
 // What connections with keys cost, beside those without.
 var (
 	handshakeRate = metric{name: "TLS: connections made, one message each", unit: "1/s", digits: 0}
 	idleTLS       = metric{name: "TLS: 1,000 idle connections: each", unit: "KiB", digits: 1}.atMost(40, 0)
+	workedTLS     = metric{name: "TLS: the same, after 64 KiB each", unit: "KiB", digits: 1}.atMost(40, 0)
 )
 
 // A keyed load is one of these windows.
@@ -122,25 +128,69 @@ func (b *bench) greetings(ctx context.Context) error {
 	return b.idleWithKeys(ctx)
 }
 
-// idleWithKeys is idle for connections with keys.
+// idleWithKeys is idle for connections with keys: once before they have sent anything, and once
+// after each has sent 64 KiB of batches and all are idle again.
 func (b *bench) idleWithKeys(ctx context.Context) error {
 	srv, err := b.startServer(ctx)
 	if err != nil {
 		return err
 	}
+	first, err := b.greet(srv.address, idleConnections/perAgency+1)
+	if err != nil {
+		return err
+	}
+	defer first.Close()
+	// What any work takes is the server's, and no connection's.
+	if err := sendBatches(first, idleConnections/perAgency+1); err != nil {
+		return err
+	}
+	time.Sleep(calmTime)
 	before, known := proc.Memory(srv.Cmd.Process.Pid, "VmRSS")
+	each := func(m metric) {
+		if now, _ := proc.Memory(srv.Cmd.Process.Pid, "VmRSS"); known {
+			b.table.add(m, float64(now-before)/1024/idleConnections)
+		}
+	}
+	var conns []*tls.Conn
 	for i := range idleConnections {
 		c, err := b.greet(srv.address, i/perAgency+1)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
+		conns = append(conns, c)
 	}
-	after, _ := proc.Memory(srv.Cmd.Process.Pid, "VmRSS")
-	if known {
-		b.table.add(idleTLS, float64(after-before)/1024/idleConnections)
+	each(idleTLS)
+	for i, c := range conns {
+		if err := sendBatches(c, i/perAgency+1); err != nil {
+			return err
+		}
 	}
+	time.Sleep(calmTime)
+	each(workedTLS)
 	return errors.Join(srv.Stop(), srv.drop())
+}
+
+// sendBatches sends 64 KiB of an agency's bets in batches, in records of 15 KiB as the program's
+// clients do, and waits for the answers.
+func sendBatches(c *tls.Conn, agency int) error {
+	bet := []byte{1, byte(agency)}
+	for _, text := range []string{"Santiago Lionel", "Lorca", "30904465", "1999-03-17"} {
+		bet = append(binary.BigEndian.AppendUint16(bet, uint16(len(text))), text...)
+	}
+	bet = binary.BigEndian.AppendUint16(bet, 7574)
+	const bets, batches = 160, 8
+	batch := append([]byte{3, 0, bets}, bytes.Repeat(bet, bets)...)
+	for part := range slices.Chunk(bytes.Repeat(batch, batches), 15<<10) {
+		if _, err := c.Write(part); err != nil {
+			return err
+		}
+	}
+	answers := make([]byte, 4*batches)
+	if _, err := io.ReadFull(c, answers); err != nil || !bytes.Equal(answers, bytes.Repeat([]byte{2, 0, 0, 0}, batches)) {
+		return fmt.Errorf("batches over TLS: got answers %x and %v", answers, err)
+	}
+	return nil
 }
 
 // greet connects as an agency, and asks for health.
