@@ -98,7 +98,10 @@ func (c *client) session(ctx context.Context) error {
 			c.log.Info(actCloseSocket, closed(closing), "address", l.address)
 		}
 	}()
-	d := newDelivery(c, l)
+	d := &delivery{c: c, link: l, window: newWindow(c.cfg.batchWindow)}
+	if !c.cfg.resume {
+		d.window.size = 1
+	}
 	if err := d.resume(ctx); err != nil {
 		return err
 	}
@@ -128,17 +131,6 @@ type delivery struct {
 
 // sendAtOnce is from how many bytes on batches are written: several of them in one write.
 const sendAtOnce = 48 << 10
-
-// newDelivery returns the delivery on l.
-func newDelivery(c *client, l *link) *delivery {
-	size := c.cfg.batchWindow
-	if !c.cfg.resume {
-		size = 1
-	}
-	d := &delivery{c: c, link: l, window: newWindow(size)}
-	d.out = make([]byte, 0, sendAtOnce+maxMessage)
-	return d
-}
 
 // resume goes to where the server stands.
 func (d *delivery) resume(ctx context.Context) error {
