@@ -151,6 +151,39 @@ func TestContainers(t *testing.T) {
 	s.waitForLog(t, s.clients[4], "action: apuestas_enviadas | result: success")
 	s.signal(t, append([]string{s.server}, s.clients...)...)
 	s.wantExits(t, append([]string{s.server}, s.clients...)...)
+
+	s.wantHealthWithKeys(t)
+}
+
+// wantHealthWithKeys runs a server with keys as docs/security.md says. The HEALTHCHECK that is in the
+// image must find it healthy, with the server's own key. Where that key is missing there is no server.
+func (s *stack) wantHealthWithKeys(t *testing.T) {
+	t.Helper()
+	image, keys, server := s.name+":latest", s.name+"-keys", s.name+"-keyed"
+	t.Cleanup(func() { s.docker(t, "volume", "rm", keys) })
+	s.docker(t, "run", "--rm", "-v", keys+":/data", image, "-mode=keys", "-agencies=1")
+	run := func(how, cert string) []string {
+		return []string{"run", how, "--name=" + server, "--read-only", "--cap-drop=ALL",
+			"--security-opt=no-new-privileges:true", "--health-interval=1s", "-v", keys + ":/keys:ro", "-v", "/data",
+			"-e", "TLS_CERT=/keys/keys/" + cert, "-e", "TLS_KNOWN=/keys/keys/known", image, "-mode=server"}
+	}
+	missing := exec.Command("docker", run("--rm", "absent.pem")...)
+	output, _ := missing.CombinedOutput()
+	if got := missing.ProcessState.ExitCode(); got != exitUsage || !bytes.Contains(output, []byte("tls.cert: ")) {
+		t.Errorf("without the server's key: got exit status %d and %q, want %d and a line on tls.cert",
+			got, output, exitUsage)
+	}
+	s.docker(t, run("-d", "server.pem")...)
+	t.Cleanup(func() { s.docker(t, "rm", "-fv", server) })
+	health := ""
+	for end := time.Now().Add(time.Minute); health != "healthy\n" && time.Now().Before(end); time.Sleep(time.Second / 5) {
+		health = s.docker(t, "inspect", "--format={{.State.Health.Status}}", server)
+	}
+	if health != "healthy\n" {
+		t.Errorf("with keys: got health %q, want healthy; its log:\n%s", health, s.docker(t, "logs", server))
+	}
+	s.signal(t, server)
+	s.wantExits(t, server)
 }
 
 // newStack builds the image and lays out the folder. What it makes is removed at the end of the
