@@ -273,7 +273,7 @@ func (a *answerer) note(ans *answer) {
 		a.log.Info(actApuestaAlmacenada, became, "dni", string(ans.single.Document),
 			"numero", ans.single.Number)
 	case ans.code == ackStored:
-		a.log.Info(actApuestaRecibida, became, "cantidad", ans.bets)
+		logBatch(a.log, actApuestaRecibida, became, slog.Int("cantidad", ans.bets))
 	default:
 		refused := ans.bets - ans.stored
 		if ans.code == ackUnavailable {

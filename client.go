@@ -312,7 +312,7 @@ func (d *delivery) settle(batch span, ack Ack) error {
 	c := d.c
 	switch ack.Code {
 	case ackStored:
-		c.log.Info(actApuestasEnviadas, success, "cantidad", batch.bets)
+		logBatch(c.log, actApuestasEnviadas, success, slog.Int("cantidad", batch.bets))
 	case ackRefused:
 		c.log.Info(actApuestasEnviadas, fail, "cantidad", batch.bets, "estado", string(ack.Status))
 	default:

@@ -271,6 +271,16 @@ func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 func (h *lineHandler) WithAttrs([]slog.Attr) slog.Handler { return h }
 func (h *lineHandler) WithGroup(string) slog.Handler      { return h }
 
+// logBatch logs the line of a batch, at INFO, for a third of what Logger.Info takes: it does not
+// look up where in the program it was called.
+func logBatch(log *slog.Logger, action string, details ...slog.Attr) {
+	if ctx := context.Background(); log.Enabled(ctx, slog.LevelInfo) {
+		r := slog.NewRecord(time.Now(), slog.LevelInfo, action, 0)
+		r.AddAttrs(details...)
+		log.Handler().Handle(ctx, r)
+	}
+}
+
 // levelName returns the name that the course gives to level.
 func levelName(level slog.Level) string {
 	if level == slog.LevelWarn {

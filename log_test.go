@@ -235,7 +235,7 @@ func BenchmarkLogLine(b *testing.B) {
 	log := newLogger(io.Discard, slog.LevelInfo)
 	b.ReportAllocs()
 	for b.Loop() {
-		log.Info("apuesta_recibida", success, "cantidad", 150)
+		logBatch(log, "apuesta_recibida", success, slog.Int("cantidad", 150))
 	}
 }
 
