@@ -72,7 +72,8 @@ func TestFailedGroups(t *testing.T) {
 		said            string
 		closed, refused bool
 	}{
-		{"not taken", errUnavailable, answer{}, string(appendAck(nil, ackUnavailable, unavailableStatus)), false, false},
+		{"not taken", errUnavailable, answer{}, string(appendAck(nil, ackUnavailable, unavailableStatus)), false,
+			false},
 		{"not taken, of a source", errUnavailable, answer{tally: tally{source: true}},
 			string(appendAck(nil, ackUnavailable, unavailableStatus)), false, true},
 		{"NOTIFY 0 not taken", errUnavailable, answer{kind: answerNone}, "", true, false},

@@ -240,7 +240,8 @@ const takesServers = "host:port, the port from 1 to 65535, or several with comma
 
 var argsRefused = []struct{ args, env, want string }{
 	{"", "", "-mode: not given: takes server, client, bet, check, cat, verify, forget, health, sample or keys"},
-	{"-mode=sever", "", `-mode: "sever" is not a mode: takes server, client, bet, check, cat, verify, forget, health, sample or keys`},
+	{"-mode=sever", "",
+		`-mode: "sever" is not a mode: takes server, client, bet, check, cat, verify, forget, health, sample or keys`},
 	{"-mode=client", "", "id: not set by -id, CLI_ID or config file: -mode=client needs it: takes 1 to 255"},
 	{"-mode=bet", "", "id: not set by -id, CLI_ID or config file: -mode=bet needs it: takes 1 to 255"},
 	{"-mode=bet -id=256", "", `-id: "256" is out of range: takes 1 to 255`},

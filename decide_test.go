@@ -246,7 +246,8 @@ func FuzzFastRows(f *testing.F) {
 	random := rand.New(rand.NewPCG(1, 1))
 	for range 20 {
 		b := goodBet()
-		b.First = fmt.Appendf(nil, "%s %s", sampleMen[random.IntN(len(sampleMen))], sampleMen[random.IntN(len(sampleMen))])
+		b.First = fmt.Appendf(nil, "%s %s", sampleMen[random.IntN(len(sampleMen))],
+			sampleMen[random.IntN(len(sampleMen))])
 		b.Last = []byte(sampleLast[random.IntN(len(sampleLast))])
 		f.Add(fastMessage(b, strings.Repeat("\x00", fastBet)), uint16(9998), random.IntN(3))
 	}

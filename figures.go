@@ -275,7 +275,8 @@ func (w *watch) countFigures(r *report) (callers [256]caller) {
 	defer c.mu.Unlock()
 	r.Log = logFigures{append([]note{}, c.warnings...), append([]note{}, c.repairs...)}
 	r.Program = programFigures{Version: version, Started: c.began, Recovery: c.recovered.Seconds()}
-	r.Connections = connectionFigures{Open: c.open, Most: c.most, Limit: w.office.cfg.connMax, Ended: map[string]uint64{}}
+	r.Connections = connectionFigures{Open: c.open, Most: c.most, Limit: w.office.cfg.connMax,
+		Ended: map[string]uint64{}}
 	for why, n := range c.endings {
 		r.Connections.Ended[endingNames[why]] = n
 	}

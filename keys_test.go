@@ -133,10 +133,13 @@ func TestKeyFile(t *testing.T) {
 		{"another's certificate", key + servers, "none of its 2 certificates belongs"},
 		{"two", one + two, "two private keys"},
 		{"RSA", block("PRIVATE KEY", rsa8, err8) + certs, "(rsa): takes ECDSA on P-256"},
-		{"RSA of old", block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey), nil) + certs, "(rsa): takes ECDSA on P-256"},
+		{"RSA of old", block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey), nil) + certs,
+			"(rsa): takes ECDSA on P-256"},
 		{"P-384", block("PRIVATE KEY", p384, err384) + certs, "takes ECDSA on P-256"},
 		{"encrypted", block("ENCRYPTED PRIVATE KEY", rsa8, nil) + certs, "encrypted"},
-		{"encrypted of old", strings.Replace(block("EC PRIVATE KEY", sec1, nil), "\n", "\nDEK-Info: AES-128-CBC,00\n\n", 1), "encrypted"},
+		{"encrypted of old", strings.Replace(block("EC PRIVATE KEY", sec1, nil), "\n", "\nDEK-Info: AES-128-CBC,00\n\n",
+			1),
+			"encrypted"},
 		{"garbage for a key", block("PRIVATE KEY", []byte("x"), nil) + certs, "its private key: "},
 		{"garbage for a certificate", key + block("CERTIFICATE", []byte("x"), nil), "certificate 1 in it"},
 	} {
@@ -175,7 +178,8 @@ func TestNoClock(t *testing.T) {
 			c.Time = func() time.Time { return time.Date(year, 1, 1, 0, 0, 30, 0, time.UTC) }
 			return c
 		}
-		go tls.Server(there, inThatYear(server, func(c *x509.Certificate) error { seen <- fingerprintOf(c); return nil })).Handshake()
+		go tls.Server(there, inThatYear(server,
+			func(c *x509.Certificate) error { seen <- fingerprintOf(c); return nil })).Handshake()
 		c := &clientConn{keys: client, address: "there"}
 		if err := tls.Client(here, inThatYear(client, c.checkServer)).Handshake(); err != nil {
 			t.Fatalf("in %d: %v", year, err)
@@ -188,7 +192,8 @@ func TestNoClock(t *testing.T) {
 
 // TestKeysMade has the dates of a known file: of an agency's keys the newest counts.
 func TestKeysMade(t *testing.T) {
-	made := keysMade([]byte("# keys\nagency-7 " + someKey + " 2026-11-24\nagency-7 " + otherKey + " 2026-11-26 # new\n" +
+	made := keysMade([]byte("# keys\nagency-7 " + someKey + " 2026-11-24\nagency-7 " + otherKey +
+		" 2026-11-26 # new\n" +
 		"agency-7 x 2026-11-27\nagency-9 " + someKey + " 2026-01-02"))
 	got := made[7].Format(time.DateOnly) + " " + made[9].Format(time.DateOnly)
 	if want := "2026-11-26 2026-01-02"; got != want || len(made) != 2 {

@@ -249,7 +249,8 @@ func TestRetryAddresses(t *testing.T) {
 		if paused := strings.Contains(line, "wait: "); paused != step.paused ||
 			failed != step.next && !strings.Contains(line, "address: "+failed+" ") ||
 			failed != step.next && !strings.Contains(line, "next: "+step.next) {
-			t.Errorf("step %d: got %q, want %s that failed, then %s, a pause: %v", i, line, failed, step.next, step.paused)
+			t.Errorf("step %d: got %q, want %s that failed, then %s, a pause: %v", i, line, failed, step.next,
+				step.paused)
 		}
 	}
 	r.timeout, r.life = 0, time.Now() // each is tried once

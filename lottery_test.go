@@ -198,7 +198,8 @@ func (r *drawRun) decide(agency uint8, at Resume) (*decision, []string) {
 	for range 1 + r.rng.IntN(4) {
 		r.bets++
 		doc := fmt.Sprintf("%09d", r.bets)
-		b := Bet{agency, []byte("A"), []byte("B"), []byte(doc), []byte("2000-01-01"), uint16(drawNumber + r.rng.IntN(3))}
+		b := Bet{agency, []byte("A"), []byte("B"), []byte(doc), []byte("2000-01-01"),
+			uint16(drawNumber + r.rng.IntN(3))}
 		d.rows = appendRow(d.rows, &b)
 		docs = append(docs, doc)
 		d.count, d.total, d.at.Records = d.count+1, d.total+1, d.at.Records+1
@@ -327,7 +328,8 @@ func drawStore(t *testing.T, d disk, agencies, winner, want int) *store {
 // count, after it no more.
 func TestDrawSettings(t *testing.T) {
 	d := newSimDisk()
-	rows := "1,a,b,111,1999-01-01,7\r\n1,a,\"b,c\",222,1999-01-01,8\r\n1,a,b,333,1999-01-01,8\r\n2,a,b,444,1999-01-01,8\r\n" +
+	rows := "1,a,b,111,1999-01-01,7\r\n1,a,\"b,c\",222,1999-01-01,8\r\n" +
+		"1,a,b,333,1999-01-01,8\r\n2,a,b,444,1999-01-01,8\r\n" +
 		"not,a,bet\r\n1,a,b,too long a document,1999-01-01,8\r\n300,a,b,1,1999-01-01,8\r\n"
 	d.put(testPath, []byte(rows))
 	s := drawStore(t, d, 3, 7, -1)
@@ -562,7 +564,8 @@ func TestDrawMeetsFullDisk(t *testing.T) {
 		name     string
 		agencies int     // at the second start; both have finished if it is 2
 		again    []uint8 // who says that it has finished once there is room
-	}{{"due at the start", 2, nil}, {"due at the start, said again", 2, []uint8{1, 2}}, {"the last agency again", 3, []uint8{1, 3}}} {
+	}{{"due at the start", 2, nil}, {"due at the start, said again", 2, []uint8{1, 2}},
+		{"the last agency again", 3, []uint8{1, 3}}} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newSimDisk()
 			options.agencies = 4

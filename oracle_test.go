@@ -53,7 +53,8 @@ func sourceOf(k int) sourceKey { return sourceKey{uint8(k + 1), fmt.Sprintf("age
 // testBet returns bet i of an agency: always the same one, which no other is equal to. Each
 // fifth is refused.
 func testBet(agency uint8, i int) (b Bet, why refusal) {
-	b = Bet{agency, []byte("José"), []byte("Pérez, hijo"), strconv.AppendInt(nil, int64(i), 10), []byte("1999-12-31"), uint16(i % 9999)}
+	b = Bet{agency, []byte("José"), []byte("Pérez, hijo"), strconv.AppendInt(nil, int64(i), 10), []byte("1999-12-31"),
+		uint16(i % 9999)}
 	if i%5 == 4 {
 		b.Number = 9999
 	}
@@ -113,7 +114,8 @@ type oraclePart struct {
 }
 
 func newOracle(sources int) *oracle {
-	return &oracle{sources: make([]oracleSource, sources), floor: make([]uint64, sources), groups: map[*group][]oraclePart{}}
+	return &oracle{sources: make([]oracleSource, sources), floor: make([]uint64, sources),
+		groups: map[*group][]oraclePart{}}
 }
 
 // copy returns what the oracle knows now.

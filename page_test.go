@@ -99,7 +99,8 @@ func TestTexts(t *testing.T) {
 		{countText(0), "0"}, {countText(999), "999"}, {countText(1000), "1,000"}, {countText(12345678), "12,345,678"},
 		{sizeText(12e6), "12 MB"}, {sizeText(9_999e6), "9,999 MB"}, {sizeText(83e9), "83 GB"},
 		{shortText(0.00002), "0s"}, {shortText(0.00123), "1.2ms"}, {shortText(0.15), "150ms"}, {shortText(2.5), "2.5s"},
-		{longText(45), "1 min"}, {longText(600), "10 min"}, {longText(6 * 3600), "6 h"}, {longText(80 * 3600), "3 days"},
+		{longText(45), "1 min"}, {longText(600), "10 min"}, {longText(6 * 3600), "6 h"},
+		{longText(80 * 3600), "3 days"},
 		{timeText(now, now.Add(-time.Hour)), "21:00:00"}, {timeText(now, now.Add(-23*time.Hour)), "2026-11-26 23:00"},
 	} {
 		if tt.got != tt.want {
@@ -116,7 +117,8 @@ func TestStatusJSON(t *testing.T) {
 		scene.play(f)
 		code, text, head := get(t, "http://"+at+"/status.json")
 		var r report
-		if err := json.Unmarshal([]byte(text), &r); err != nil || code != 200 || head.Get("Content-Type") != "application/json" {
+		if err := json.Unmarshal([]byte(text), &r); err != nil || code != 200 ||
+			head.Get("Content-Type") != "application/json" {
 			t.Fatalf("%s: got %d, %q: %v", scene.name, code, head.Get("Content-Type"), err)
 		}
 		_, page, _ := get(t, "http://"+at+"/")
@@ -138,7 +140,8 @@ func browser(t *testing.T, url string, args ...string) string {
 	if err != nil {
 		t.Skip("SKIPPED: the page in a browser: there is no chromium (Debian's package)")
 	}
-	args = append([]string{"--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--user-data-dir=" + t.TempDir()}, args...)
+	args = append([]string{"--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--user-data-dir=" +
+		t.TempDir()}, args...)
 	var out, errs bytes.Buffer
 	cmd := exec.Command(path, append(args, url)...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -204,11 +207,14 @@ func TestScreenshots(t *testing.T) {
 		at := f.serve(t)
 		scene.play(f)
 		for name, args := range map[string][]string{
-			"wide": {"--window-size=1280,800"}, "wide-dark": {"--window-size=1280,800", "--blink-settings=preferredColorScheme=0"},
-			"narrow": {"--window-size=400,1400"}, "narrow-dark": {"--window-size=400,1400", "--blink-settings=preferredColorScheme=0"},
+			"wide": {"--window-size=1280,800"}, "wide-dark": {"--window-size=1280,800",
+				"--blink-settings=preferredColorScheme=0"},
+			"narrow": {"--window-size=400,1400"}, "narrow-dark": {"--window-size=400,1400",
+				"--blink-settings=preferredColorScheme=0"},
 			"zoomed": {"--window-size=640,1600", "--force-device-scale-factor=2"},
 		} {
-			browser(t, "http://"+at+"/", append(args, "--screenshot="+filepath.Join(dir, scene.name+"-"+name+".png"))...)
+			browser(t, "http://"+at+"/", append(args,
+				"--screenshot="+filepath.Join(dir, scene.name+"-"+name+".png"))...)
 		}
 	}
 }

@@ -50,7 +50,8 @@ func TestProgressLine(t *testing.T) {
 			"bets 9,223,372,036,854,775,807  " +
 			"refused 9,223,372,036,854,775,807  left 239952:00:00  bets/s 1,000,000,000,000,000,000"},
 		{"huge, narrow", huge, 79, "[######.............]   33%  bets 9,223,372,036,854,775,807  left 239952:00:00"},
-		{"forty columns", progressState{done: 1, total: 3, bets: 78_688_123, refused: 5_000_000, rate: 1e7, left: 99 * time.Hour}, 39,
+		{"forty columns", progressState{done: 1, total: 3, bets: 78_688_123, refused: 5_000_000, rate: 1e7,
+			left: 99 * time.Hour}, 39,
 			" 33%  bets 78,688,123  left 99:00:00"},
 	}
 	for _, tt := range tests {

@@ -21,7 +21,8 @@ func FuzzMessages(f *testing.F) {
 		data = data[:len(data):len(data)]
 		v, size, err := wireParse(data)
 		if err != nil {
-			serverTakes := len(data) > 0 && (data[0] == opBet || data[0] == opBatch || data[0] == opNotify || data[0] == opHello)
+			serverTakes := len(data) > 0 && (data[0] == opBet || data[0] == opBatch || data[0] == opNotify ||
+				data[0] == opHello)
 			if err == errShort && serverTakes && len(data) >= maxMessage {
 				t.Fatalf("got errShort with %d bytes there, want a decision", len(data))
 			}
@@ -112,7 +113,8 @@ func checkRefused(t *testing.T, rnd *rand.Rand, why refusal, n, most int) {
 	}
 	positions, texts := refusedAgain(t, status)
 	for i, r := range refused {
-		if i >= len(positions) || positions[i] != r.position || texts[i] != reasons[r.why].long && texts[i] != reasons[r.why].short {
+		if i >= len(positions) || positions[i] != r.position || texts[i] != reasons[r.why].long &&
+			texts[i] != reasons[r.why].short {
 			t.Fatalf("%d of refusal %d: parsed: got %d entries, entry %d wrong, "+
 				"want %d %q", n, why, len(positions), i, r.position, r.why.reason())
 		}
@@ -135,11 +137,15 @@ func TestParseRefused(t *testing.T) {
 		reason   string
 		rest     string
 	}{
-		{"", 0, "", ""}, {"full", 0, "", ""}, {"#", 0, "", ""}, {"# x", 0, "", ""}, {"#x 1", 0, "", ""}, {" #1 x", 0, "", ""},
-		{"#0 x", 0, "", ""}, {"#-1 x", 0, "", ""}, {"#+1 x", 0, "", ""}, {"#99999999999999999999 x", 0, "", ""}, {"#0 x; #1 y", 0, "", ""},
-		{"#1", 1, "", ""}, {"#1 ", 1, "", ""}, {"#007 x", 7, "x", ""}, {"#1 x", 1, "x", ""}, {"#1x", 1, "x", ""}, {"#1  x", 1, " x", ""},
+		{"", 0, "", ""}, {"full", 0, "", ""}, {"#", 0, "", ""}, {"# x", 0, "", ""}, {"#x 1", 0, "", ""},
+		{" #1 x", 0, "", ""},
+		{"#0 x", 0, "", ""}, {"#-1 x", 0, "", ""}, {"#+1 x", 0, "", ""}, {"#99999999999999999999 x", 0, "", ""},
+		{"#0 x; #1 y", 0, "", ""},
+		{"#1", 1, "", ""}, {"#1 ", 1, "", ""}, {"#007 x", 7, "x", ""}, {"#1 x", 1, "x", ""}, {"#1x", 1, "x", ""},
+		{"#1  x", 1, " x", ""},
 		{"#1 x; y", 1, "x; y", ""}, {"#1 x; #", 1, "x", "#"}, {"#12 x y; #13 z; #14 w", 12, "x y", "#13 z; #14 w"},
-		{"#1; #2", 1, "", "#2"}, {"#1 x;#2 y", 1, "x;#2 y", ""}, {"#1 \xff; #2 ñ", 1, "\xff", "#2 ñ"}, {"#1 ñ; #2 y", 1, "ñ", "#2 y"},
+		{"#1; #2", 1, "", "#2"}, {"#1 x;#2 y", 1, "x;#2 y", ""}, {"#1 \xff; #2 ñ", 1, "\xff", "#2 ñ"},
+		{"#1 ñ; #2 y", 1, "ñ", "#2 y"},
 	}
 	for _, tt := range tests {
 		position, reason, rest := parseRefused(tt.status)
@@ -163,7 +169,9 @@ func FuzzRefused(f *testing.F) {
 		}
 		entry := fmt.Sprintf("#%d %s", position, reason)
 		positions, texts := refusedAgain(t, entry+"; "+entry)
-		if len(positions) != 2 || positions[0] != int(position) || positions[1] != int(position) || texts[0] != reason || texts[1] != reason {
+		if len(positions) != 2 || positions[0] != int(position) || positions[1] != int(position) ||
+			texts[0] != reason ||
+			texts[1] != reason {
 			t.Fatalf("got %d %q, want %d %q twice", positions, texts, position, reason)
 		}
 	})

@@ -123,8 +123,10 @@ var (
 )
 
 const (
-	goldenBetHex = `01 01  000f 53616e746961676f204c696f6e656c  0005 4c6f726361  0008 3330393034343635  000a 313939392d30332d3137  0899`
-	oddBetHex    = `01 ff  0008 41677573 74c3ad6e  0012 4ec3bac3b1657a2c206465206c6120224f22  0001 31  000a 303030312d30312d3031  ffff`
+	goldenBetHex = `01 01  000f 53616e746961676f204c696f6e656c  0005 4c6f726361  ` +
+		`0008 3330393034343635  000a 313939392d30332d3137  0899`
+	oddBetHex = `01 ff  0008 41677573 74c3ad6e  0012 4ec3bac3b1657a2c206465206c6120224f22  ` +
+		`0001 31  000a 303030312d30312d3031  ffff`
 )
 
 // goldenMessages has every kind of message, its bytes and its value.
@@ -136,8 +138,10 @@ var goldenMessages = []struct {
 	{"BET with accents, comma, quotes", oddBetHex, oddBet},
 	{"BET of nothing", "01 00 0000 0000 0000 0000 0000", Bet{}},
 	{"ACK stored", "02 00 0000", Ack{ackStored, nil}},
-	{"ACK refused", "02 01 0021 233220646f63756d656e74206973206e6f74203120746f20313020646967697473", Ack{ackRefused, []byte("#2 document is not 1 to 10 digits")}},
-	{"ACK no draw", "02 03 001c 746865206472617720686173206e6f742074616b656e20706c616365", Ack{ackNoDraw, []byte("the draw has not taken place")}},
+	{"ACK refused", "02 01 0021 233220646f63756d656e74206973206e6f74203120746f20313020646967697473",
+		Ack{ackRefused, []byte("#2 document is not 1 to 10 digits")}},
+	{"ACK no draw", "02 03 001c 746865206472617720686173206e6f742074616b656e20706c616365",
+		Ack{ackNoDraw, []byte("the draw has not taken place")}},
 	{"ACK winners", "02 04 0000", Ack{ackWinners, nil}},
 	{"ACK unavailable", "02 05 0009 74727920616761696e", Ack{ackUnavailable, []byte("try again")}},
 	{"ACK protocol", "02 06 000c 756e6b6e6f776e206f702039", Ack{ackProtocol, []byte("unknown op 9")}},
@@ -191,7 +195,8 @@ func TestMessageLimits(t *testing.T) {
 		{"BET of 8193 bytes, but its last", "0101" + text(4000) + text(4181) + text(0) + text(0) + "00", long},
 		{"BET of 8193 bytes", "0101" + text(4000) + text(4181) + text(0) + text(0) + "0000", long},
 		{"BET of 20012 bytes", "0101" + text(5000) + text(5000) + text(5000) + text(5000) + "0000", long},
-		{"BATCH of 8193 bytes", "030002 01" + zeros(11) + "0101" + text(4000) + text(4166) + text(0) + text(0) + "0000", long},
+		{"BATCH of 8193 bytes", "030002 01" + zeros(11) + "0101" + text(4000) + text(4166) + text(0) + text(0) + "0000",
+			long},
 		{"HELLO of 8193 bytes", "060101" + text(8188), long},
 		{"its strings end at 8192", "0101" + text(4000) + text(4182) + text(0) + text(0), long},
 		{"first name ends at 8192", "0101 1ffc", short},
@@ -241,7 +246,8 @@ func TestMessageLimits(t *testing.T) {
 		if err != nil {
 			got = strings.TrimPrefix(err.Error(), "proto: ")
 		}
-		if got != tt.want || (err == nil) != (size == len(m)) || (err != nil && err != errShort) != errors.As(err, &protocol) {
+		if got != tt.want || (err == nil) != (size == len(m)) ||
+			(err != nil && err != errShort) != errors.As(err, &protocol) {
 			t.Errorf("%s: got size %d, %T %q, want %q (%d bytes)", tt.name, size, err, got, tt.want, len(m))
 		}
 	}
@@ -260,12 +266,15 @@ func TestReplyOps(t *testing.T) {
 func TestAckStatusLimit(t *testing.T) {
 	for _, char := range []string{"a", "ñ", "漢", "😀"} {
 		for before := range 5 {
-			for _, size := range []int{maxStatus - 1, maxStatus, maxStatus + 1, maxStatus + 2, maxStatus + 3, maxStatus + 4, 70000} {
+			for _, size := range []int{maxStatus - 1, maxStatus, maxStatus + 1, maxStatus + 2, maxStatus + 3,
+				maxStatus + 4,
+				70000} {
 				status := strings.Repeat("x", before) + strings.Repeat(char, (size-before)/len(char))
 				m := appendAck(nil, ackProtocol, status)
 				ack, n, err := parseAck(m)
 				got := string(ack.Status)
-				if err != nil || n != len(m) || n > maxMessage || !utf8.ValidString(got) || !strings.HasPrefix(status, got) {
+				if err != nil || n != len(m) || n > maxMessage || !utf8.ValidString(got) ||
+					!strings.HasPrefix(status, got) {
 					t.Fatalf("%q × %d: got %d of %d bytes, %v, want a whole ACK with the "+
 						"status's start", char, size, n, len(m), err)
 				}

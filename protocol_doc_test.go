@@ -46,11 +46,14 @@ func TestProtocolDoc(t *testing.T) {
 	all := crc(goldenBet, docWinner, docRefused, docLast)
 	want := map[string]any{
 		"bet": goldenBet, "batch": Batch{goldenBet, docWinner}, "batch-empty": Batch{},
-		"ack-stored": Ack{ackStored, nil}, "ack-winners": Ack{ackWinners, nil}, "ack-protocol": Ack{ackProtocol, []byte("unknown op 9")},
-		"ack-refused":       Ack{ackRefused, []byte(refusedStatus([]refusedBet{{3, badDocument}}))},
-		"ack-refused-short": Ack{ackRefused, []byte("#1 " + reasons[emptyFirst].short + "; #2 " + reasons[badBirthdate].short)},
-		"ack-no-draw":       Ack{ackNoDraw, []byte("the draw has not taken place")}, "ack-unavailable": Ack{ackUnavailable, []byte(unavailableStatus)},
-		"hello": Hello{helloVersion, 1, []byte("agency-1.csv")}, "resume": Resume{4, all},
+		"ack-stored": Ack{ackStored, nil}, "ack-winners": Ack{ackWinners, nil},
+		"ack-protocol": Ack{ackProtocol, []byte("unknown op 9")},
+		"ack-refused":  Ack{ackRefused, []byte(refusedStatus([]refusedBet{{3, badDocument}}))},
+		"ack-refused-short": Ack{ackRefused, []byte("#1 " + reasons[emptyFirst].short +
+			"; #2 " + reasons[badBirthdate].short)},
+		"ack-no-draw":     Ack{ackNoDraw, []byte("the draw has not taken place")},
+		"ack-unavailable": Ack{ackUnavailable, []byte(unavailableStatus)},
+		"hello":           Hello{helloVersion, 1, []byte("agency-1.csv")}, "resume": Resume{4, all},
 		"notify-finished": Notify{1, notifyFinished}, "notify-winners": Notify{1, notifyWinners},
 		"winners": Winners{"27182818"}, "winners-none": Winners{},
 	}
@@ -63,7 +66,8 @@ func TestProtocolDoc(t *testing.T) {
 		}
 		m := wireHex(t, block[3])
 		got, size, err := wireParse(m)
-		if !ok || fmt.Sprintf("%q", got) != fmt.Sprintf("%q", value) || size != len(m) || err != nil || !bytes.Equal(wireEncode(value), m) {
+		if !ok || fmt.Sprintf("%q", got) != fmt.Sprintf("%q", value) ||
+			size != len(m) || err != nil || !bytes.Equal(wireEncode(value), m) {
 			t.Errorf("%s: got %q, %d of %d bytes, %v, want %q", name, got, size, len(m), err, value)
 		}
 	}
@@ -73,7 +77,8 @@ func TestProtocolDoc(t *testing.T) {
 	if check := crc32.Checksum([]byte("123456789"), castagnoli); check != 0xe3069283 {
 		t.Errorf("CRC of 123456789: got %08x, want e3069283", check)
 	}
-	for _, line := range []string{"crc after the first bet    " + crcText(crc(goldenBet)), "crc after the second bet   " + crcText(crc(goldenBet, docWinner)),
+	for _, line := range []string{"crc after the first bet    " + crcText(crc(goldenBet)),
+		"crc after the second bet   " + crcText(crc(goldenBet, docWinner)),
 		"crc after all four         " + crcText(all)} {
 		if !strings.Contains(text, line+"\n") {
 			t.Errorf("got no line %q in the document, want one", line)

@@ -92,7 +92,8 @@ func modelRecord(d []byte) (fields []string, reason string, textLen int) {
 // of what matters: long and short pieces, quotes, line breaks.
 func TestReaderRandom(t *testing.T) {
 	t.Parallel()
-	pieces := []string{",", ",", "\n", "\r\n", "\n", "\"", "\"\"", "\",\"", "\r", "a", "(*.", "\n\"", "\"\n", strings.Repeat("long ", 20)}
+	pieces := []string{",", ",", "\n", "\r\n", "\n", "\"", "\"\"", "\",\"", "\r", "a", "(*.", "\n\"", "\"\n",
+		strings.Repeat("long ", 20)}
 	for seed := range int64(40) {
 		rnd := rand.New(rand.NewSource(seed))
 		odds := 1 + rnd.Intn(200) // one long run in so many pieces

@@ -143,8 +143,9 @@ func (r *recovery) openBets() error {
 	case r.version == 0 && r.size > 0:
 		return r.adopt()
 	case r.size < r.state.length:
-		return fmt.Errorf("%s has %d bytes, and %s.state says that %d were in it: bets that were acknowledged are gone: "+
-			"restore it from a copy; or, to go on with what it has, move %s.state and %s.wal.* away", path, r.size, path, r.state.length, path, path)
+		return fmt.Errorf("%s has %d bytes, and %s.state says that %d were in it: bets that were acknowledged "+
+			"are gone: restore it from a copy; or, to go on with what it has, move %s.state and %s.wal.* away",
+			path, r.size, path, r.state.length, path, path)
 	case r.version == 1: // its snapshot says nothing of the bytes
 		return r.survey()
 	}

@@ -172,12 +172,19 @@ func TestStoreDamage(t *testing.T) {
 			"being written", func(d *simDisk) { d.put(testPath+".state.new", []byte("tp0st")) }, ""},
 		{"bets file gone", func(d *simDisk) { delete(d.dir, testPath) }, "bets.csv is gone, and bets.csv.state " +
 			"knows of"},
-		{"bets file longer", func(d *simDisk) { d.put(testPath, append(d.read(testPath), "1,a,b,1,1999-01-01,1\r\n"...)) }, "goes on for 22 bytes behind the last intact record"},
+		{"bets file longer", func(d *simDisk) {
+			d.put(testPath,
+				append(d.read(testPath), "1,a,b,1,1999-01-01,1\r\n"...))
+		},
+			"goes on for 22 bytes behind the last intact record"},
 		{"bets file empty", func(d *simDisk) { d.put(testPath, nil) }, "bets.csv has 0 bytes, and bets.csv.state says"},
 		{"snapshot gone", func(d *simDisk) { delete(d.dir, testPath+".state") }, "bets.csv.state is gone"},
-		{"log gone", func(d *simDisk) { delete(d.dir, testPath+".wal.00"); delete(d.dir, testPath+".wal.01") }, "bets.csv.wal.00: damaged at byte 0"},
-		{"first segment gone", func(d *simDisk) { delete(d.dir, testPath+".wal.00") }, "bets.csv.wal.01: damaged at byte"},
-		{"last segment gone", func(d *simDisk) { delete(d.dir, testPath+".wal.01") }, "bets.csv.wal.00: damaged at byte"},
+		{"log gone", func(d *simDisk) { delete(d.dir, testPath+".wal.00"); delete(d.dir, testPath+".wal.01") },
+			"bets.csv.wal.00: damaged at byte 0"},
+		{"first segment gone", func(d *simDisk) { delete(d.dir, testPath+".wal.00") },
+			"bets.csv.wal.01: damaged at byte"},
+		{"last segment gone", func(d *simDisk) { delete(d.dir, testPath+".wal.01") },
+			"bets.csv.wal.00: damaged at byte"},
 		{"bets file cut back", func(d *simDisk) { d.put(testPath, d.read(testPath)[:len(d.read(testPath))-30]) }, ""},
 		{"snapshot empty", func(d *simDisk) { d.put(testPath+".state", nil) }, "bets.csv.state: damaged"},
 		{"snapshot of another store", func(d *simDisk) {
@@ -267,7 +274,8 @@ func TestRecoverTwice(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		files = append(files, map[string]string{"bets": string(d.read(testPath)), "state": string(d.read(testPath + ".state"))})
+		files = append(files, map[string]string{"bets": string(d.read(testPath)),
+			"state": string(d.read(testPath + ".state"))})
 		if repaired := strings.Contains(log.String(), "action: recover"); repaired != (len(files) == 1) {
 			t.Errorf("start %d: got repairs %v in\n%s", len(files), repaired, log.String())
 		}
@@ -328,7 +336,8 @@ func openFrozen(t *testing.T, version string) *store {
 // wantFrozen compares what a frozen store says.
 func wantFrozen(t *testing.T, s *store, sequence, bets uint64, sources map[sourceKey]mark, winners map[uint8]string) {
 	t.Helper()
-	if s.state.sequence != sequence || s.state.bets != bets || s.state.sources.count() != len(sources) || s.state.draw.drawn != 8 {
+	if s.state.sequence != sequence || s.state.bets != bets || s.state.sources.count() != len(sources) ||
+		s.state.draw.drawn != 8 {
 		t.Errorf("state: got sequence %d, %d bets, %d sources, %d drawn; want %d, %d, %d, 8", s.state.sequence,
 			s.state.bets, s.state.sources.count(), s.state.draw.drawn, sequence, bets, len(sources))
 	}
@@ -371,7 +380,10 @@ func TestFrozenV2(t *testing.T) {
 
 // TestSyncModes checks what the start says of each.
 func TestSyncModes(t *testing.T) {
-	for sync, want := range map[time.Duration]string{syncAlways: "and a power cut", syncNever: "a power cut may take all since the last checkpoint", 200 * time.Millisecond: "a power cut may take the last 200ms"} {
+	for sync, want := range map[time.Duration]string{
+		syncAlways: "and a power cut", syncNever: "a power cut may take all since the last checkpoint",
+		200 * time.Millisecond: "a power cut may take the last 200ms",
+	} {
 		var log bytes.Buffer
 		options := testOptions()
 		options.sync = sync

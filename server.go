@@ -41,8 +41,8 @@ const ownFiles = 40
 func newServer(cfg *config, st *store, counts *counts, log *slog.Logger) *server {
 	stopped, stop := context.WithCancel(context.Background())
 	svc := &service{
-		store: st, counts: counts, log: log, rule: rule{maxNumber: uint16(cfg.maxNumber)}, lottery: cfg.drawAgencies > 0,
-		idle: cfg.connIdle, stopped: stopped,
+		store: st, counts: counts, log: log, rule: rule{maxNumber: uint16(cfg.maxNumber)},
+		lottery: cfg.drawAgencies > 0, idle: cfg.connIdle, stopped: stopped,
 	}
 	limit := fileLimit()
 	if cfg.statusAddress != "" {

@@ -91,8 +91,9 @@ func newStatusServer(cfg *config, o *office, log *slog.Logger, addr net.Addr) *s
 	if at, ok := addr.(*net.TCPAddr); ok {
 		s.local = at.IP.IsLoopback()
 	}
-	s.http = http.Server{Handler: s, ReadHeaderTimeout: statusWait, ReadTimeout: statusWait, WriteTimeout: 2 * statusWait,
-		IdleTimeout: statusIdle, MaxHeaderBytes: statusHeader, ConnState: s.count, DisableGeneralOptionsHandler: true,
+	s.http = http.Server{Handler: s, ReadHeaderTimeout: statusWait, ReadTimeout: statusWait,
+		WriteTimeout: 2 * statusWait,
+		IdleTimeout:  statusIdle, MaxHeaderBytes: statusHeader, ConnState: s.count, DisableGeneralOptionsHandler: true,
 		ErrorLog: stdlog.New(io.Discard, "", 0)}
 	return s
 }

@@ -113,7 +113,8 @@ var scenes = []struct {
 		f.evening()
 		f.fake.said.trouble = fmt.Errorf("wal: writing a record: %w", syscall.ENOSPC)
 		f.counts.hear(time.Now(), slog.LevelError, "store", []byte("2026-11-27 22:00:13 ERROR    action: store "+
-			"| result: fail | file: bets.csv | reason: wal: writing a record: write bets.csv.wal.00: no space left on device | todo: make room (or lift the quota or the limit on file size); bets are refused with ACK 5 until then, and taken again by themselves"))
+			"| result: fail | file: bets.csv | reason: wal: writing a record: write bets.csv.wal.00: no space left on device "+
+			"| todo: make room (or lift the quota or the limit on file size); bets are refused with ACK 5 until then, and taken again by themselves"))
 	}},
 	{"gone", func(f *fakeOffice) {
 		visits := f.evening()
@@ -144,7 +145,8 @@ func (f *fakeOffice) evening() (visits []*visit) {
 	f.counts.batch(ackRefused, tally{agency: 2, source: true, refused: &refusals{badBirthdate: 12, badNumber: 3}})
 	f.counts.recoveredIn(12 * time.Millisecond)
 	f.counts.hear(time.Now(), slog.LevelWarn, "protocol", []byte("2026-11-27 21:58:01 WARNING  action: protocol "+
-		"| result: fail | ip: 10.20.9.9 | reason: unknown op 71 | todo: the client breaks the protocol: see docs/protocol.md"))
+		"| result: fail | ip: 10.20.9.9 | reason: unknown op 71 "+
+		"| todo: the client breaks the protocol: see docs/protocol.md"))
 	f.counts.hear(time.Now(), slog.LevelInfo, actRecover, []byte("2026-11-27 20:58:01 INFO     action: recover "+
 		"| result: success | file: bets.csv | records: 12 | bytes: 81920"))
 	return visits
@@ -196,13 +198,16 @@ func TestHealth(t *testing.T) {
 		{"taking", func() {}, 200, 200, "ok\n"},
 		{"recovering", func() { f.opened.Store(nil) }, 200, 503, "the store is recovering\n"},
 		{"full", func() { f.fake.said.trouble = syscall.ENOSPC }, 200, 503, "the disk is full\n"},
-		{"quota", func() { f.fake.said.trouble = fmt.Errorf("wal: %w", syscall.EDQUOT) }, 200, 503, "the disk quota is used up\n"},
+		{"quota", func() { f.fake.said.trouble = fmt.Errorf("wal: %w", syscall.EDQUOT) }, 200, 503,
+			"the disk quota is used up\n"},
 		{"limit", func() { f.fake.said.trouble = syscall.EFBIG }, 200, 503, "the limit on file size is reached\n"},
 		{"trouble", func() { f.fake.said.trouble = errLogFull }, 200, 503, errLogFull.Error() + "\n"},
 		{"stopping", func() { f.stops = true }, 200, 503, "the server is stopping\n"},
-		{"stopping and full", func() { f.stops, f.fake.said.trouble = true, syscall.ENOSPC }, 200, 503, "the server is stopping\n"},
+		{"stopping and full", func() { f.stops, f.fake.said.trouble = true, syscall.ENOSPC }, 200, 503,
+			"the server is stopping\n"},
 		{"dead", func() { f.fake.said.fatal = syscall.EIO }, 503, 503, "the disk has failed\n"},
-		{"dead and stopping", func() { f.stops, f.fake.said.fatal = true, syscall.EIO }, 503, 503, "the disk has failed\n"},
+		{"dead and stopping", func() { f.stops, f.fake.said.fatal = true, syscall.EIO }, 503, 503,
+			"the disk has failed\n"},
 		{"drawn", func() { f.fake.said.drawn = true }, 200, 200, "ok\n"},
 	} {
 		f.stops, f.fake.said = false, storeFacts{commits: new(histogram)}
@@ -229,14 +234,16 @@ func TestHealth(t *testing.T) {
 // TestSentences has the page's first line in each state.
 func TestSentences(t *testing.T) {
 	since := time.Date(2026, 11, 27, 10, 41, 0, 0, time.Local)
-	base := report{Time: since.Add(time.Hour), Taking: true, Store: storeFigures{storeFacts: storeFacts{Bets: 78688}}, Draw: drawFigures{Expected: 5, Finished: 3}}
+	base := report{Time: since.Add(time.Hour), Taking: true, Store: storeFigures{storeFacts: storeFacts{Bets: 78688}},
+		Draw: drawFigures{Expected: 5, Finished: 3}}
 	for _, tt := range []struct {
 		change func(r *report)
 		want   string
 	}{
 		{func(r *report) {}, "Taking bets. 3 of 5 agencies have finished. 78,688 bets stored."},
 		{func(r *report) { r.Draw.Expected = 0 }, "Taking bets. 78,688 bets stored."},
-		{func(r *report) { r.Taking, r.Reason, r.Since = false, "the disk is full", since }, "NOT taking bets: the disk is full since 10:41:00."},
+		{func(r *report) { r.Taking, r.Reason, r.Since = false, "the disk is full", since },
+			"NOT taking bets: the disk is full since 10:41:00."},
 		{func(r *report) { r.Draw.Done, r.Draw.Time = true, since }, "The draw took place at 10:41:00. 78,688 " +
 			"bets stored."},
 		{func(r *report) { r.Draw.Done = true }, "The draw has taken place. 78,688 bets stored."},
@@ -308,16 +315,20 @@ func TestHosts(t *testing.T) {
 		good, bad      []string
 	}{
 		{"127.0.0.1:0", "", []string{"localhost", "LOCALHOST:80", "127.0.0.1", "127.9.9.9:1", "[::1]", "[::1]:80"},
-			[]string{"", "evil.example", "localhost.evil.example", "10.0.0.1", "[2001:db8::1]", "127.0.0.1.evil.example", "[", "::1:x"}},
+			[]string{"", "evil.example", "localhost.evil.example", "10.0.0.1", "[2001:db8::1]",
+				"127.0.0.1.evil.example", "[",
+				"::1:x"}},
 		{"127.0.0.1:0", "office, Page.Example", []string{"office:80", "page.example"}, []string{"officer", "example"}},
-		{"0.0.0.0:0", "office", []string{"10.0.0.1", "[2001:db8::1]:9", "office", "localhost"}, []string{"evil.example", ""}},
+		{"0.0.0.0:0", "office", []string{"10.0.0.1", "[2001:db8::1]:9", "office", "localhost"},
+			[]string{"evil.example", ""}},
 	} {
 		f := newFakeOffice()
 		f.cfg.statusAddress, f.cfg.statusHosts = tt.address, tt.hosts
 		at := f.serve(t)
 		for _, hosts := range [][]string{tt.good, tt.bad} {
 			for _, host := range hosts {
-				if got := f.page.answersFor(host); got != (len(hosts) == len(tt.good) && slices.Contains(tt.good, host)) {
+				if got := f.page.answersFor(host); got != (len(hosts) == len(tt.good) &&
+					slices.Contains(tt.good, host)) {
 					t.Errorf("%s: %q: got %t", tt.address, host, got)
 				}
 			}
@@ -351,7 +362,8 @@ func TestRequests(t *testing.T) {
 		{"GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 Bad Request: missing required Host header"},
 		{"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("x", 7<<10) + "\r\n\r\n", "HTTP/1.1 200 OK"},
 		{"GET / HTTP/1.1\r\nHost: " +
-			"localhost\r\nX: " + strings.Repeat("x", 9<<10) + "\r\n\r\n", "HTTP/1.1 431 Request Header Fields Too Large"},
+			"localhost\r\nX: " + strings.Repeat("x", 9<<10) + "\r\n\r\n",
+			"HTTP/1.1 431 Request Header Fields Too Large"},
 		{"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: " +
 			"chunked\r\n\r\n0\r\n\r\n", "HTTP/1.1 200 OK"},
 		{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/1.1 405 Method Not Allowed"},
@@ -368,12 +380,14 @@ func TestRequests(t *testing.T) {
 	}
 	done.Wait()
 	code, _, head := get(t, "http://"+at+"/")
-	for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Content-Type": "text/html; charset=utf-8"} {
+	for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store",
+		"Content-Type": "text/html; charset=utf-8"} {
 		if got := head.Get(name); got != want || code != 200 {
 			t.Errorf("%s: got %d, %q, want %q", name, code, got, want)
 		}
 	}
-	if policy := head.Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'; ") || strings.Contains(policy, "unsafe") {
+	if policy := head.Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'; ") ||
+		strings.Contains(policy, "unsafe") {
 		t.Errorf("got the policy %q", policy)
 	}
 }

@@ -310,7 +310,8 @@ type faultCase struct {
 // there, also if the power is cut as well.
 func TestEveryCallFails(t *testing.T) {
 	for _, c := range []faultCase{
-		{syscall.EIO, 0, 1, false}, {syscall.ENOSPC, 100, 1, false}, {syscall.EDQUOT, 1 << 20, 1, false}, {syscall.EFBIG, 0, 1, true},
+		{syscall.EIO, 0, 1, false}, {syscall.ENOSPC, 100, 1, false}, {syscall.EDQUOT, 1 << 20, 1, false},
+		{syscall.EFBIG, 0, 1, true},
 		{syscall.ENOSPC, 100, 2, false}, {syscall.EMFILE, 0, 5, false}, {syscall.ENOSPC, 1 << 20, 10, false},
 	} {
 		t.Run(fmt.Sprintf("%v %d", c.err, c.run), func(t *testing.T) {

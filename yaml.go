@@ -232,7 +232,8 @@ func parseQuoted(text string) (value, rest string, err error) {
 			return strings.ReplaceAll(text[1:i], "''", "'"), text[i+1:], nil
 		case text[i] == quote:
 			if value, err = strconv.Unquote(yamlEscapes.Replace(text[:i+1])); err != nil {
-				err = fmt.Errorf(`%.40s: no escape, or no character: use \\ for a backslash, or single quotes`, text[:i+1])
+				err = fmt.Errorf("%.40s: no escape, or no character: use \\\\ for a backslash, or single quotes",
+					text[:i+1])
 			}
 			return value, text[i+1:], err
 		}

@@ -39,7 +39,8 @@ func TestE2EAddresses(t *testing.T) {
 					t.Errorf("health: got status %d and %q, want 0", status, errs)
 				}
 			}
-			_, errs, status := runProgram(t, dir, bet, "-mode=bet", "-id=1", "-server.address="+both, "-conn.idle=500ms")
+			_, errs, status := runProgram(t, dir, bet, "-mode=bet", "-id=1", "-server.address="+both,
+				"-conn.idle=500ms")
 			if hung := name == "hangs"; hung != (status == exitFailed) { // the bet may be stored there
 				t.Errorf("bet: got status %d and %q", status, errs)
 			} else if stored := strings.Contains(o.stored(t), "1,Ana,Paz,1,2000-01-01,7\r\n"); stored == hung {

@@ -68,7 +68,8 @@ func (w *wire) wantAck(code int, part string) {
 func (w *wire) wantEnd() {
 	w.t.Helper()
 	w.SetReadDeadline(time.Now().Add(patience))
-	if rest, err := io.ReadAll(w); err != nil && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.ErrUnexpectedEOF) || len(rest) > 0 {
+	if rest, err := io.ReadAll(w); err != nil && !errors.Is(err, syscall.ECONNRESET) &&
+		!errors.Is(err, io.ErrUnexpectedEOF) || len(rest) > 0 {
 		w.t.Fatalf("got %x and %v, want the connection closed", rest, err)
 	}
 	w.Close()

@@ -176,7 +176,8 @@ func (s *stack) wantHealthWithKeys(t *testing.T) {
 	s.docker(t, run("-d", "server.pem")...)
 	t.Cleanup(func() { s.docker(t, "rm", "-fv", server) })
 	health := ""
-	for end := time.Now().Add(time.Minute); health != "healthy\n" && time.Now().Before(end); time.Sleep(time.Second / 5) {
+	for end := time.Now().Add(time.Minute); health != "healthy\n" &&
+		time.Now().Before(end); time.Sleep(time.Second / 5) {
 		health = s.docker(t, "inspect", "--format={{.State.Health.Status}}", server)
 	}
 	if health != "healthy\n" {

@@ -75,7 +75,8 @@ func (k *keyring) without(owner string) (known string) {
 // office opens a server with these keys.
 func (k *keyring) office(args ...string) *office {
 	k.t.Helper()
-	return openOffice(k.t, append([]string{"-tls.cert=" + k.file("server.pem"), "-tls.known=" + k.file("known")}, args...)...)
+	return openOffice(k.t, append([]string{"-tls.cert=" + k.file("server.pem"), "-tls.known=" + k.file("known")},
+		args...)...)
 }
 
 // dial connects with TLS, as c says; the handshake is made with the first byte that is sent.
@@ -90,7 +91,8 @@ func (o *office) dialTLS(t *testing.T, c *tls.Config) *wire {
 // that says what it should not.
 func pose(t *testing.T, key crypto.Signer, change func(c *x509.Certificate), chain ...[]byte) *tls.Config {
 	t.Helper()
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<32, 0)}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0),
+		NotAfter: time.Unix(1<<32, 0)}
 	change(template)
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -129,7 +131,8 @@ var says = []struct {
 func hear(w *wire, m []byte) string {
 	next := wireBatch() // is answered by ACK 0
 	w.SetDeadline(time.Now().Add(patience))
-	if _, err := w.Write(append(append([]byte{}, m...), next...)); err != nil && !strings.Contains(err.Error(), "reset") {
+	if _, err := w.Write(append(append([]byte{}, m...), next...)); err != nil &&
+		!strings.Contains(err.Error(), "reset") {
 		return err.Error()
 	}
 	head := make([]byte, 4)
@@ -177,15 +180,20 @@ func TestE2EKeyMatrix(t *testing.T) {
 		{"known", one, takes, ""},
 		{"unknown", pose(t, unknown, nothing), same("bad certificate"), "its key is not known: sha256:"},
 		{"removed", removed, same("bad certificate"), "its key is not known: sha256:"},
-		{"no certificate", &tls.Config{InsecureSkipVerify: true}, same("certificate required"), "the client shows no certificate"},
-		{"other agency's", keyConfig(t, k.file("agency-2.pem")), []string{"ack 1 #1 agency is not the one", "ack 1 #1 agency is not the one",
-			"ack 6 HELLO of another agency", "ack 6 NOTIFY of another agency", "ack 6 NOTIFY of another agency", "ack 0"}, ""},
-		{"server's own", keyConfig(t, k.file("server.pem")), append(same("ack 6 the server's own key may ask for health")[:5], "ack 0"), ""},
+		{"no certificate", &tls.Config{InsecureSkipVerify: true}, same("certificate required"),
+			"the client shows no certificate"},
+		{"other agency's", keyConfig(t, k.file("agency-2.pem")),
+			[]string{"ack 1 #1 agency is not the one", "ack 1 #1 agency is not the one",
+				"ack 6 HELLO of another agency", "ack 6 NOTIFY of another agency", "ack 6 NOTIFY of another agency",
+				"ack 0"}, ""},
+		{"server's own", keyConfig(t, k.file("server.pem")),
+			append(same("ack 6 the server's own key may ask for health")[:5], "ack 0"), ""},
 		{"expired", pose(t, key, func(c *x509.Certificate) { c.NotAfter = time.Unix(1000, 0) }), takes, ""},
 		{"not yet valid", pose(t, key, func(c *x509.Certificate) { c.NotBefore = time.Unix(1<<32-1, 0) }), takes, ""},
 		{"RSA", pose(t, rsaKey, nothing), same("bad certificate"), "its key is RSA"},
 		{"TLS 1.2", old, same("protocol version not supported"), "the client offers no TLS 1.3"},
-		{"self-made chain", pose(t, unknown, nothing, one.Certificates[0].Certificate[0]), same("bad certificate"), "its key is not known: sha256:"},
+		{"self-made chain", pose(t, unknown, nothing, one.Certificates[0].Certificate[0]), same("bad certificate"),
+			"its key is not known: sha256:"},
 	} {
 		say := func(i int) {
 			w := dialWire(t, o.address())
@@ -261,7 +269,8 @@ func TestE2EModeKeys(t *testing.T) {
 	}
 	os.Rename(filepath.Join(k.dir, "server-next.pem"), k.file("server.pem")) // the server's key is replaced
 	k.run("-agencies=4")
-	if got := k.read("server-next.pem"); got == before["server-next.pem"] || strings.Count(k.read("servers.crt"), "BEGIN") != 3 {
+	if got := k.read("server-next.pem"); got == before["server-next.pem"] ||
+		strings.Count(k.read("servers.crt"), "BEGIN") != 3 {
 		t.Errorf("got no new server-next.pem, or not its certificate")
 	}
 	away := &keyring{t, t.TempDir()}
@@ -275,7 +284,8 @@ func TestE2EModeKeys(t *testing.T) {
 	k.write(k.read("known") + line)
 	o.waitFor("action: known | result: success", "closed: 0")
 	health := func() (string, int) {
-		_, errs, status := runProgram(t, away.dir, nil, "-mode=health", "-server.address="+o.address(), "-tls.cert=keys/agency-7.pem")
+		_, errs, status := runProgram(t, away.dir, nil, "-mode=health", "-server.address="+o.address(),
+			"-tls.cert=keys/agency-7.pem")
 		return errs, status
 	}
 	bet := append(strings.Fields("NOMBRE=A APELLIDO=B DOCUMENTO=1 NACIMIENTO=2000-01-01 NUMERO=1"), "CLI_ID=7",
@@ -294,7 +304,8 @@ func TestE2EModeKeys(t *testing.T) {
 	if errs, status := health(); status != exitDone {
 		t.Errorf("health with an agency's key: got status %d and %q", status, errs)
 	}
-	if _, errs, status := runProgram(t, k.dir, nil, "-mode=health", "-server.address="+o.address(), "-tls.cert=keys/server.pem"); status != exitDone {
+	if _, errs, status := runProgram(t, k.dir, nil, "-mode=health", "-server.address="+o.address(),
+		"-tls.cert=keys/server.pem"); status != exitDone {
 		t.Errorf("health with the server's key: got status %d and %q", status, errs)
 	}
 	o.stop()
@@ -308,8 +319,10 @@ func TestE2EKeyMistakes(t *testing.T) {
 	o := k.office()
 	plain := openOffice(t)
 	os.WriteFile(k.file("open.pem"), []byte(k.read("agency-1.pem")), 0o644)
-	os.WriteFile(k.file("mixed.pem"), []byte(strings.SplitAfter(k.read("agency-1.pem"), "END PRIVATE KEY-----\n")[0]+k.read("servers.crt")), 0o600)
-	known := fingerprintOf(t, keyConfig(t, theirs.file("agency-1.pem")).Certificates[0].PrivateKey.(crypto.Signer).Public())
+	os.WriteFile(k.file("mixed.pem"), []byte(strings.SplitAfter(k.read("agency-1.pem"),
+		"END PRIVATE KEY-----\n")[0]+k.read("servers.crt")), 0o600)
+	key := keyConfig(t, theirs.file("agency-1.pem")).Certificates[0].PrivateKey
+	known := fingerprintOf(t, key.(crypto.Signer).Public())
 	// The key is one of theirs, the servers are ours.
 	stranger := strings.SplitAfter(theirs.read("agency-1.pem"), "END CERTIFICATE-----\n")[0] + k.read("servers.crt")
 	os.WriteFile(k.file("stranger.pem"), []byte(stranger), 0o600)
@@ -321,18 +334,25 @@ func TestE2EKeyMistakes(t *testing.T) {
 		want   []string // of the client
 		server string   // in the log of the server, if anything
 	}{
-		{"an unknown key", o, k.file("stranger.pem"), exitFailed, []string{"does not know this key", known, "central office"}, "its key is not known: " + known},
-		{"another server", o, theirs.file("agency-1.pem"), exitFailed, []string{"posing", "sha256:", "nothing was sent"}, "does not know this server's key"},
-		{"another agency's key", o, k.file("agency-2.pem"), exitFailed, []string{"HELLO of another agency"}, "HELLO of another agency"},
+		{"an unknown key", o, k.file("stranger.pem"), exitFailed,
+			[]string{"does not know this key", known, "central office"},
+			"its key is not known: " + known},
+		{"another server", o, theirs.file("agency-1.pem"), exitFailed,
+			[]string{"posing", "sha256:", "nothing was sent"},
+			"does not know this server's key"},
+		{"another agency's key", o, k.file("agency-2.pem"), exitFailed, []string{"HELLO of another agency"},
+			"HELLO of another agency"},
 		{"plain at a TLS port", o, "", exitFailed, []string{"TLS alone", "tls.cert"}, "without TLS"},
-		{"TLS at a plain port", plain, k.file("agency-1.pem"), exitFailed, []string{"does not speak TLS", "tls.cert"}, "set tls.cert and tls.known"},
+		{"TLS at a plain port", plain, k.file("agency-1.pem"), exitFailed, []string{"does not speak TLS", "tls.cert"},
+			"set tls.cert and tls.known"},
 		{"readable by others", o, k.file("open.pem"), exitUsage, []string{"tls.cert", "0644", "chmod 600"}, ""},
 		{"not a pair", o, k.file("mixed.pem"), exitUsage, []string{"tls.cert", "belongs to its private key"}, ""},
 		{"no such file", o, k.file("none.pem"), exitUsage, []string{"tls.cert", "no such file"}, ""},
 		{"a folder", o, k.dir, exitUsage, []string{"tls.cert", "no regular file"}, ""},
 		{"no server's certificate", o, k.file("server.pem"), exitUsage, []string{"tls.cert", "servers.crt"}, ""},
 	} {
-		_, errs, status := runProgram(t, k.dir, nil, "-mode=client", "-id=1", "-data.file=agency-1.csv", "-server.address="+test.to.address(), "-tls.cert="+test.cert)
+		_, errs, status := runProgram(t, k.dir, nil, "-mode=client", "-id=1", "-data.file=agency-1.csv",
+			"-server.address="+test.to.address(), "-tls.cert="+test.cert)
 		if status != test.status {
 			t.Errorf("%s: got status %d, want %d", test.name, status, test.status)
 		}
@@ -377,7 +397,9 @@ func TestE2EOpenToAll(t *testing.T) {
 	}{{nil, 1}, {[]string{"-server.host=127.0.0.1"}, 0}, {keys, 0}} {
 		p := launch(t, t.TempDir(), "server", append(test.args, "-mode=server", "-server.port=0")...)
 		p.waitFor("action: accept_connections")
-		if got := len(p.lines("WARNING", "whoever reaches this port can pose as any agency", "tls.cert")); got != test.want && !overTLS {
+		if got := len(p.lines("WARNING", "whoever reaches this port can pose as any agency",
+			"tls.cert")); got != test.want &&
+			!overTLS {
 			t.Errorf("%q: got %d warnings, want %d", test.args, got, test.want)
 		}
 		p.wantNoFail()
@@ -398,7 +420,8 @@ func TestE2EKnownChanges(t *testing.T) {
 		w.wantAck(0, "")
 	}
 	dial := func(name string) *wire { return o.dialTLS(t, keyConfig(t, k.file(name))) }
-	c := launch(t, k.dir, "client 3", "-mode=client", "-id=3", "-data.file=agency-3.csv", "-server.address="+o.address(),
+	c := launch(t, k.dir, "client 3", "-mode=client", "-id=3", "-data.file=agency-3.csv",
+		"-server.address="+o.address(),
 		"-tls.cert="+k.file("agency-3.pem"), "-batch.maxAmount=10", "-loop.period=20ms")
 	one, other, two := dial("agency-1.pem"), dial("agency-1-2.pem"), dial("agency-2.pem")
 	for _, w := range []*wire{one, other, two} { // both keys of agency 1 hold
@@ -444,7 +467,8 @@ func TestE2EServerKeyReplaced(t *testing.T) {
 	k := newKeyring(t, 1)
 	lots := makeLots(t, k.dir, 1, 2000, 9)
 	o := k.office()
-	c := launch(t, k.dir, "client 1", "-mode=client", "-id=1", "-data.file=agency-1.csv", "-server.address="+o.address(),
+	c := launch(t, k.dir, "client 1", "-mode=client", "-id=1", "-data.file=agency-1.csv",
+		"-server.address="+o.address(),
 		"-tls.cert="+k.file("agency-1.pem"), "-batch.maxAmount=20", "-loop.period=10ms")
 	c.waitFor("action: apuestas_enviadas")
 	o.stop()

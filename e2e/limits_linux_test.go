@@ -95,7 +95,8 @@ func startLimited(t *testing.T, files int) *office {
 	t.Helper()
 	o := &office{dir: t.TempDir(), port: freePort(t)}
 	cmd := programCommand(o.dir, nil, "-mode=server", "-server.host=127.0.0.1", "-server.port="+strconv.Itoa(o.port))
-	cmd.Args = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, files), cmd.Path}, cmd.Args[1:]...)
+	cmd.Args = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, files), cmd.Path},
+		cmd.Args[1:]...)
 	cmd.Path = "/bin/sh"
 	o.process = launchCommand(t, "server", cmd)
 	o.waitFor("action: listen | result: success")
@@ -127,7 +128,8 @@ func TestE2EFewDescriptors(t *testing.T) {
 				w.wantAck(0, "")
 			}
 			// So much that checkpoints are made meanwhile, which open files.
-			batch := append([]byte{3, 0, 150}, bytes.Repeat(wireBet(1, "Ana", "Paz", "12345678", "2000-01-01", 1), 150)...)
+			batch := append([]byte{3, 0, 150},
+				bytes.Repeat(wireBet(1, "Ana", "Paz", "12345678", "2000-01-01", 1), 150)...)
 			const window, batches = 32, 4000
 			for n := range batches + window {
 				if n < batches {

@@ -303,7 +303,8 @@ func TestE2EFileEnds(t *testing.T) {
 			l.addBet("", strings.Repeat("a", 8189-12-1-1-10), "b", "1", "2000-01-01", "0")
 			long := strings.Repeat("a", 8190-12-1-1-10)
 			l.addMalformed(long+",b,1,2000-01-01,0\n",
-				"longer than a batch holds: 8190 bytes as a BET, and 8189 are the limit", long, "b", "1", "2000-01-01", "0")
+				"longer than a batch holds: 8190 bytes as a BET, and 8189 are the limit", long, "b", "1", "2000-01-01",
+				"0")
 			l.addBet("", "Ana", "Gómez", "2", "2000-01-01", "9998")
 		}},
 	} {

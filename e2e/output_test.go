@@ -102,7 +102,8 @@ func TestE2ELogThatNobodyReads(t *testing.T) {
 		}
 	}
 	if missing == 0 || said+missing != sent {
-		t.Errorf("got %d lines of batches, and that %d are missing; want some missing, and %d in all", said, missing, sent)
+		t.Errorf("got %d lines of batches, and that %d are missing; want some missing, and %d in all", said, missing,
+			sent)
 	}
 	if got := strings.Count(o.stored(t), "\n"); got != sent {
 		t.Errorf("bets.csv: got %d rows, want %d", got, sent)

@@ -148,7 +148,8 @@ func TestE2EStatus(t *testing.T) {
 	look()
 	s = o.wantFigures(t, lots)
 	for i, a := range s.Agencies {
-		if a.Agency != i+1 || a.State != "finished" || !a.Finished || a.From != "127.0.0.1" || (a.Verified == "") != (i == 1) {
+		if a.Agency != i+1 || a.State != "finished" || !a.Finished || a.From != "127.0.0.1" ||
+			(a.Verified == "") != (i == 1) {
 			t.Errorf("in the end: got %+v", a)
 		}
 	}
@@ -183,13 +184,16 @@ func (o *watchedOffice) wantStored(t *testing.T, s said, lots []*lot) {
 	for i, a := range s.Agencies {
 		l := lots[a.Agency-1]
 		if a.Stored != len(l.rows) && a.Source != "" || a.Winners != len(l.winners) {
-			t.Errorf("agency %d: got %d stored and %d winners, want %d and %d", i+1, a.Stored, a.Winners, len(l.rows), len(l.winners))
+			t.Errorf("agency %d: got %d stored and %d winners, want %d and %d", i+1, a.Stored, a.Winners, len(l.rows),
+				len(l.winners))
 		}
 		winners, rows = winners+len(l.winners), rows+len(l.rows)
 	}
 	seal := fmt.Sprintf("%x", sha256.Sum256([]byte(stored)))
-	if s.Store.Bets != rows || s.Store.Bytes != len(stored) || s.Draw.Winners != winners || s.Draw.SHA256 != seal || !s.Draw.Done {
-		t.Errorf("got %+v and %+v, want %d bets, %d bytes, %d winners, %s", s.Store, s.Draw, rows, len(stored), winners, seal)
+	if s.Store.Bets != rows || s.Store.Bytes != len(stored) || s.Draw.Winners != winners || s.Draw.SHA256 != seal ||
+		!s.Draw.Done {
+		t.Errorf("got %+v and %+v, want %d bets, %d bytes, %d winners, %s", s.Store, s.Draw, rows, len(stored), winners,
+			seal)
 	}
 }
 
@@ -212,12 +216,14 @@ func (o *watchedOffice) wantFigures(t *testing.T, lots []*lot) said {
 			t.Errorf("agency %d: got tp0_bets_stored_total %g, want %d", a.Agency, got, len(l.rows))
 		}
 		for reason, n := range a.Refused {
-			if got := o.metric(t, fmt.Sprintf(`tp0_bets_refused_total{agency="%d",reason="%s"}`, a.Agency, reason)); int(got) != n {
+			if got := o.metric(t, fmt.Sprintf(`tp0_bets_refused_total{agency="%d",reason="%s"}`, a.Agency,
+				reason)); int(got) != n {
 				t.Errorf("agency %d: got tp0_bets_refused_total %g of %q, want %d", a.Agency, got, reason, n)
 			}
 		}
 	}
-	for sample, want := range map[string]float64{"tp0_available": 1, "tp0_draw_done": 1, "tp0_agencies_finished": 3, "tp0_agencies_expected": 3} {
+	for sample, want := range map[string]float64{"tp0_available": 1, "tp0_draw_done": 1, "tp0_agencies_finished": 3,
+		"tp0_agencies_expected": 3} {
 		if got := o.metric(t, sample); got != want {
 			t.Errorf("%s: got %g, want %g", sample, got, want)
 		}
@@ -327,7 +333,9 @@ func TestE2EHealthOfRecovery(t *testing.T) {
 		t.Skipf("SKIPPED: no pipe can be made: %v: %s", err, out)
 	}
 	o := &watchedOffice{&office{dir: dir, port: freePort(t)}, fmt.Sprintf("127.0.0.1:%d", freePort(t))}
-	o.process = launch(t, dir, "server", "-mode=server", "-server.host=127.0.0.1", fmt.Sprintf("-server.port=%d", o.port), "-status.address="+o.page)
+	o.process = launch(t, dir, "server", "-mode=server", "-server.host=127.0.0.1",
+		fmt.Sprintf("-server.port=%d", o.port),
+		"-status.address="+o.page)
 	o.process.waitFor("action: status | result: success | address: " + o.page)
 	o.wantHealthy(t, 200, 503, "the store is recovering")
 	o.waitPage(t, "/", 200, "NOT taking bets: the store is recovering since ")
@@ -379,7 +387,8 @@ func TestE2EStatusOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	_, errs, status := runProgram(t, t.TempDir(), nil, "-mode=server", "-server.port=0", "-status.address="+taken.Addr().String())
+	_, errs, status := runProgram(t, t.TempDir(), nil, "-mode=server", "-server.port=0",
+		"-status.address="+taken.Addr().String())
 	if wantOneLine(t, "taken", errs, "status.address", taken.Addr().String()); status != exitFailed {
 		t.Errorf("got status %d, want %d", status, exitFailed)
 	}
@@ -388,15 +397,25 @@ func TestE2EStatusOpen(t *testing.T) {
 // hostileRequest returns what no browser sends.
 func hostileRequest(random *rand.Rand) string {
 	lines := []string{
-		"GET /../../../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n", "GET /%2e%2e/%00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
-		"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", "GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
-		"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /x HTTP/1.1\r\n\r\n",
-		"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 44\r\nContent-Length: 0\r\n\r\n", "GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n",
-		"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("y", 1<<20) + "\r\n\r\n", "GET /" + strings.Repeat("a", 1<<16) + " HTTP/1.1\r\n\r\n",
-		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x12\x04\x00\x00\x00\x00\x00", "DELETE / HTTP/1.1\r\nHost: localhost\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
-		"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
-		"GET / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 100000\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "GET / HTTP/0.9\r\n\r\n", "\r\n\r\n\r\n",
-		"GET / HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("A: b\r\n", 2000) + "\r\n", "HEAD /status.json HTTP/1.0\r\n\r\n", "GET http://[::1 HTTP/1.1\r\n\r\n",
+		"GET /../../../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"GET /%2e%2e/%00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
+		"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n" +
+			"0\r\n\r\nGET /x HTTP/1.1\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 44\r\nContent-Length: 0\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("y", 1<<20) + "\r\n\r\n", "GET /" +
+			strings.Repeat("a", 1<<16) + " HTTP/1.1\r\n\r\n",
+		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x12\x04\x00\x00\x00\x00\x00",
+		"DELETE / HTTP/1.1\r\nHost: localhost\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\n" +
+			"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 100000\r\n\r\n",
+		"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "GET / HTTP/0.9\r\n\r\n", "\r\n\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("A: b\r\n", 2000) + "\r\n",
+		"HEAD /status.json HTTP/1.0\r\n\r\n", "GET http://[::1 HTTP/1.1\r\n\r\n",
 	}
 	text := lines[random.IntN(len(lines))]
 	if random.IntN(4) == 0 {

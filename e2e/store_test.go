@@ -70,7 +70,8 @@ func TestE2EDrawNumberChanges(t *testing.T) {
 			wantReceived(t, w, want)
 			sealed := o.waitFor("action: sorteo_sello | result: success", "apuestas: 6")
 			o.stop()
-			if got, want := field(sealed, "sha256"), fmt.Sprintf("%x", sha256.Sum256([]byte(o.stored(t)))); got != want {
+			if got, want := field(sealed, "sha256"),
+				fmt.Sprintf("%x", sha256.Sum256([]byte(o.stored(t)))); got != want {
 				t.Errorf("seal: got %s, want %s", got, want)
 			}
 		})

@@ -127,7 +127,8 @@ func TestE2EKeyOfOpenssl(t *testing.T) {
 	}
 	k.write(k.read("known") + "agency-9 sha256:" + strings.TrimSpace(string(sum)) + " 2026-11-24\n")
 	o := k.office()
-	_, errs, status := runProgram(t, k.dir, nil, "-mode=health", "-server.address="+o.address(), "-tls.cert=keys/agency-9.pem")
+	_, errs, status := runProgram(t, k.dir, nil, "-mode=health", "-server.address="+o.address(),
+		"-tls.cert=keys/agency-9.pem")
 	if status != exitDone {
 		t.Errorf("got status %d and %q", status, errs)
 	}

@@ -43,7 +43,8 @@ func keyVariables(args []string) []string {
 	case !overTLS || slices.Contains(args, "-mode=keys"):
 		return nil
 	case slices.Contains(args, "-mode=server"):
-		return []string{"TLS_CERT=" + filepath.Join(sharedKeys(), "server.pem"), "TLS_KNOWN=" + filepath.Join(sharedKeys(), "known")}
+		return []string{"TLS_CERT=" + filepath.Join(sharedKeys(), "server.pem"), "TLS_KNOWN=" +
+			filepath.Join(sharedKeys(), "known")}
 	case slices.Contains(args, "-mode=health"):
 		file = "server.pem"
 	}
@@ -83,7 +84,8 @@ func keyConfig(t *testing.T, path string) *tls.Config {
 
 // manyAgencies names the transcripts in which one connection speaks for several agencies, which
 // no key may.
-const manyAgencies = "several messages, one after the other; quotes where they are needed; the draw, as the course's clients ask"
+const manyAgencies = "several messages, one after the other; quotes where they are needed; " +
+	"the draw, as the course's clients ask"
 
 // skipOverTLS reports whether a transcript cannot be held with a key.
 func (tr *transcript) skipOverTLS() bool { return overTLS && strings.Contains(manyAgencies, tr.name) }

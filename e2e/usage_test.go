@@ -132,7 +132,8 @@ func TestE2EHelp(t *testing.T) {
 			}
 		}
 	}
-	if out, _, status := runProgram(t, dir, nil, "-version"); status != exitDone || !regexp.MustCompile(`^tp0 `+builtVersion+` \(.*go1\.\S+, \w+/\w+.*\)\n$`).MatchString(out) {
+	if out, _, status := runProgram(t, dir, nil, "-version"); status != exitDone ||
+		!regexp.MustCompile(`^tp0 `+builtVersion+` \(.*go1\.\S+, \w+/\w+.*\)\n$`).MatchString(out) {
 		t.Errorf("-version: got status %d and %q", status, out)
 	}
 	first, _, status := runProgram(t, dir, nil, "-mode=sample", "-id=4", "-bets=500")

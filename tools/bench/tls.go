@@ -45,7 +45,8 @@ func (b *bench) makeKeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, program, "-mode=keys", "-agencies="+strconv.Itoa(max(b.clients, idleConnections/perAgency+1)))
+	cmd := exec.CommandContext(ctx, program, "-mode=keys",
+		"-agencies="+strconv.Itoa(max(b.clients, idleConnections/perAgency+1)))
 	cmd.Dir = b.dir
 	if cmd.Run() == nil {
 		b.keys = filepath.Join(b.dir, "keys")
@@ -187,7 +188,8 @@ func sendBatches(c *tls.Conn, agency int) error {
 		}
 	}
 	answers := make([]byte, 4*batches)
-	if _, err := io.ReadFull(c, answers); err != nil || !bytes.Equal(answers, bytes.Repeat([]byte{2, 0, 0, 0}, batches)) {
+	if _, err := io.ReadFull(c, answers); err != nil ||
+		!bytes.Equal(answers, bytes.Repeat([]byte{2, 0, 0, 0}, batches)) {
 		return fmt.Errorf("batches over TLS: got answers %x and %v", answers, err)
 	}
 	return nil

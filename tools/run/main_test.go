@@ -106,7 +106,8 @@ func fakeClient(trouble string, id int, data, rejects string) int {
 		fmt.Printf("action: ganadores | result: success | documentos: %d0000004\n", id)
 	}
 	if trouble != "client says nothing" {
-		fmt.Printf("action: loop_finished | result: success | client_id: %d | enviadas: %d | rechazadas: %d | tiempo: 1s\n",
+		fmt.Printf("action: loop_finished | result: success | client_id: %d "+
+			"| enviadas: %d | rechazadas: %d | tiempo: 1s\n",
 			id, sent, refused)
 	}
 	return 0
@@ -161,13 +162,16 @@ func TestRunTrouble(t *testing.T) {
 		want    []string // parts of the error
 	}{
 		{"server does not start",
-			[]string{"server: ended too early; the end of run/server.log:\n    action: listen | result: fail | error: no port"}},
-		{"server dies", []string{"server: exit status 3; the end of run/server.log:\n    action: listen"}},
+			[]string{"server: ended too early; the end of run/server.log:\n" +
+				"    action: listen | result: fail | error: no port"}},
+		{"server dies", []string{"server: exit status 3; the end of run/server.log:\n" +
+			"    action: listen"}},
 		{"server ends badly", []string{"server: exit status 4"}},
 		{"client fails",
 			[]string{"client-2: exit status 1; the end of run/client-2.log:\n    action: connect | result: fail"}},
 		{"client says nothing",
-			[]string{"client-1: no `action: loop_finished | result: success` with rechazadas; the end of run/client-1.log"}},
+			[]string{"client-1: no `action: loop_finished | result: success` with rechazadas; " +
+				"the end of run/client-1.log"}},
 		{"row lost", []string{"2 figures disagree; see the logs and bets.csv in run"}},
 		{"winner kept back", []string{"1 figures disagree"}},
 	}
