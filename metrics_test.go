@@ -194,7 +194,9 @@ func TestMetricsValues(t *testing.T) {
 		`tp0_agencies_finished`:                                                                0,
 		`tp0_draw_done`:                                                                        0,
 		`tp0_recovery_duration_seconds`:                                                        0.012,
-		`tp0_store_sources{agency="3"}`:                                                        1, `tp0_store_sources_limit`: sourceShare, `tp0_log_segments_limit`: walSlots,
+		`tp0_store_sources{agency="3"}`:                                                        1,
+		`tp0_store_sources_limit`:                                                              sourceShare,
+		`tp0_log_segments_limit`:                                                               walSlots,
 	} {
 		if got, found := all[sample]; !found || got != want {
 			t.Errorf("%s: got %g (%t), want %g", sample, got, found, want)

@@ -405,23 +405,22 @@ func parseDuration(text string, low time.Duration) (time.Duration, error) {
 	return d, nil
 }
 
+// syncNames are the values of store.sync that are no interval.
+var syncNames = map[string]time.Duration{"always": syncAlways, "never": syncNever}
+
 // syncValue takes an interval, or syncAlways and syncNever by name.
 func syncValue(at *time.Duration) settingValue {
 	parse := func(text string) (time.Duration, error) {
-		switch text {
-		case "always":
-			return syncAlways, nil
-		case "never":
-			return syncNever, nil
+		if d, ok := syncNames[text]; ok {
+			return d, nil
 		}
 		return parseDuration(text, 1)
 	}
 	show := func(d time.Duration) string {
-		switch d {
-		case syncAlways:
-			return "always"
-		case syncNever:
-			return "never"
+		for name, value := range syncNames {
+			if d == value {
+				return name
+			}
 		}
 		return d.String()
 	}

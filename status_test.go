@@ -113,8 +113,9 @@ var scenes = []struct {
 		f.evening()
 		f.fake.said.trouble = fmt.Errorf("wal: writing a record: %w", syscall.ENOSPC)
 		f.counts.hear(time.Now(), slog.LevelError, "store", []byte("2026-11-27 22:00:13 ERROR    action: store "+
-			"| result: fail | file: bets.csv | reason: wal: writing a record: write bets.csv.wal.00: no space left on device "+
-			"| todo: make room (or lift the quota or the limit on file size); bets are refused with ACK 5 until then, and taken again by themselves"))
+			"| result: fail | file: bets.csv | reason: wal: writing a record: write bets.csv.wal.00: "+
+			"no space left on device | todo: make room (or lift the quota or the limit on file size); "+
+			"bets are refused with ACK 5 until then, and taken again by themselves"))
 	}},
 	{"gone", func(f *fakeOffice) {
 		visits := f.evening()
