@@ -39,6 +39,9 @@ func (b *bench) load(ctx context.Context, d *dataset, window int) (l load, err e
 	if srv, err = b.startServer(ctx); err != nil {
 		return l, err
 	}
+	if b.beside != nil {
+		defer b.beside(srv.address)()
+	}
 	began := time.Now()
 	if clients, err = b.startClients(ctx, srv, d, window); err != nil {
 		return l, err

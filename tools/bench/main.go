@@ -55,6 +55,8 @@ type bench struct {
 	serial int    // of the last store's folder
 	keys   string // the folder of keys; empty: the program has none
 	keyed  bool   // what is measured now has keys
+	// beside starts what is to go on beside a load at the server's address; nil: nothing.
+	beside func(address string) (stop func())
 }
 
 func main() {
@@ -173,7 +175,7 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 func (b *bench) measure(ctx context.Context) error {
 	for round := range b.rounds {
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, b.rounds)
-		steps := []func(context.Context) error{b.round, b.realLoad, b.answerTimes, b.idle, b.greetings, b.recovery}
+		steps := []func(context.Context) error{b.round, b.realLoad, b.answerTimes, b.idle, b.greetings, b.crowded, b.recovery}
 		if b.growth {
 			steps = append(steps, b.growthLoads)
 		}
