@@ -270,7 +270,7 @@ func (r *recovery) logRepairs() {
 	const unsynced = "was not synced before the crash (store.sync is not always)"
 	path := r.options.path
 	if r.report.replayed > 0 {
-		r.log.Info(actRecover, success, "file", path, "records", r.report.replayed,
+		r.log.Info(actRecover, success, "file", path, "records", r.report.replayed, "bytes", r.report.bytes,
 			"reason", "they are in the log, and the last start of the server ended before a checkpoint")
 	}
 	if cut := r.size - r.state.length; cut > 0 {

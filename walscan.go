@@ -17,6 +17,7 @@ import (
 // A walReport says what openWAL found.
 type walReport struct {
 	replayed int    // records
+	bytes    int64  // their payloads
 	found    bool   // there is a segment with an intact header
 	cut      int    // intact records behind a gap that were dropped; only ever in a relaxed log
 	relaxed  bool   // where the records end, they need not have been synced before they were answered
@@ -199,6 +200,7 @@ func (r *walScan) follow(s *segment) error {
 			}
 			r.next++
 			r.replayed++
+			r.bytes += int64(len(payload))
 		}
 		if sequence >= r.next {
 			break // records between are missing: search will count this one
