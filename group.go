@@ -3,11 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // What the store has in hand: groups and what is in them, and whether bets are taken.
 
-// groupMax is the size from which a group takes no more, in bytes. Two of them exist at a time.
+// groupMax is the size from which a group takes no more, in bytes. Three of them exist at a time.
 const groupMax = 512 << 10
 
 // A group is longest when it lacks a byte to be full and gets one more message, whose rows are
@@ -22,6 +23,8 @@ type group struct {
 	buf      []byte        // the record: head, fixed part, rows; seal appends the rest
 	messages int           // of which it consists
 	senders  []*sender     // of its marks
+	sequence uint64        // of its record
+	began    time.Time     // when its record was first on its way to the disk
 	done     chan struct{} // closed when err is final
 	err      error         // nil: durable; a fatalError: nothing may be said of it; else: nothing of it is stored
 }
@@ -45,27 +48,55 @@ func (g *group) end(err error) {
 	close(g.done)
 }
 
-// groups are those that are not done: one fills while the committer has the other in hand.
+// groups are those that are not done, in the order of open, committing, logged: the last came first.
 type groups struct {
-	open       *group // what comes now goes here
-	committing *group // what the committer has in hand; nil: nothing
-	spare      []byte // the buffer of the group before last
+	open       *group    // what comes now goes here
+	committing *group    // what the committer has in hand; nil: nothing
+	logged     *group    // its record is durable, its rows are being written; nil: all that were logged are settled
+	unwritten  error     // why the rows of logged could not be written; nil: they are, or are about to be
+	spare      [2][]byte // the buffers of groups that were settled
+	length     int64     // bytes of the bets file with the rows of all that were sealed; the committer's
+	crc        uint32    // of all that; the committer's
 }
 
 // next takes the open group for the committer, and opens another.
 func (q *groups) next() *group {
 	q.committing = q.open
-	q.open, q.spare = newGroup(q.spare), nil
+	q.open, q.spare = newGroup(q.spare[0]), [2][]byte{q.spare[1]}
 	return q.committing
+}
+
+// settling reports whether a group is being settled.
+func (q *groups) settling() bool { return q.logged != nil && q.unwritten == nil }
+
+// settled notes that it is.
+func (q *groups) settled() {
+	q.spare = [2][]byte{q.logged.buf[:0], q.spare[0]}
+	q.logged = nil
+}
+
+// clear takes all groups out, the first of them first, and goes back to what the state says of the
+// bets file.
+func (q *groups) clear(at *state) (all []*group) {
+	for _, g := range []*group{q.logged, q.committing, q.open} {
+		if g != nil {
+			all = append(all, g)
+		}
+	}
+	*q = groups{open: newGroup(nil), length: at.length, crc: at.crc}
+	return all
 }
 
 // underWay returns the group that must be done before all that was submitted until now is durable;
 // nil: all of it is.
 func (q *groups) underWay() *group {
-	if q.open.messages > 0 {
+	switch {
+	case q.open.messages > 0:
 		return q.open
+	case q.committing != nil:
+		return q.committing
 	}
-	return q.committing
+	return q.logged
 }
 
 // A sender is a source that a connection is sending now. It lives from HELLO to the end of the last

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,7 +27,8 @@ const (
 // back, and a bets file that goes on behind the log's last intact record proves that the log is
 // damaged.
 //
-// commit and hasRoom are for one goroutine, the committer.
+// append, takeBack and hasRoom are for one goroutine, the committer. write is called by one at a
+// time, beside append alone.
 type ledger struct {
 	disk  disk
 	path  string // of the bets file
@@ -39,10 +41,12 @@ type ledger struct {
 	stop    chan struct{} // ends the helpers
 	helpers sync.WaitGroup
 
-	writing sync.Mutex // held while the committer or syncLoop writes or syncs; protects following
-	length  int64      // bytes of the bets file with all rows that were committed
-	spilled bool       // it may have rows behind, of a commit that failed
-	stuck   error      // what that commit failed with, if it could not be undone yet; the committer's alone
+	length    int64        // bytes of the bets file with all rows that were written
+	spilled   bool         // it may have rows behind, of a write that failed
+	unwritten atomic.Int32 // records that the log may have and whose rows the bets file lacks: two at most
+	stuck     error        // why those must be undone and could not be yet; the committer's alone
+
+	writing sync.Mutex // held while the committer or syncLoop writes to the log or syncs it
 
 	checkpointing sync.Mutex            // held for one checkpoint
 	fatal         atomic.Pointer[error] // nothing is written or synced any more; sticky
@@ -70,13 +74,10 @@ func (l *ledger) start(owner ledgerOwner, interval time.Duration) {
 	}
 }
 
-// commit makes a record durable, of which the first walRecordHead bytes are the log's, and puts
-// its rows into the bets file. It returns the record's number. After an error that is not fatal
-// neither the log nor the bets file has anything of it, unless the commit is stuck: it could not
-// be undone yet, for want of room. Then part of it, or all of it, may be on the disk, and nothing
-// may be said of it. hasRoom undoes it when there is room. A start after a crash meanwhile finds
-// it whole or not at all.
-func (l *ledger) commit(record, rows []byte) (sequence uint64, err error) {
+// append makes a record durable, of which the first walRecordHead bytes are the log's, and returns
+// its number. The rows of the record before it may be on their way to the bets file meanwhile, if
+// it fits. After an error takeBack must be called.
+func (l *ledger) append(record []byte) (sequence uint64, err error) {
 	// The steps are those of "Commit of a group" in docs/durability.md.
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -86,13 +87,18 @@ func (l *ledger) commit(record, rows []byte) (sequence uint64, err error) {
 	if err := l.makeRoom(len(record)); err != nil {
 		return 0, err
 	}
-	if l.stuck = l.write(record, rows); l.stuck != nil {
-		return 0, l.undo()
+	l.unwritten.Add(1)
+	if err := l.wal.append(record); err != nil {
+		return 0, l.note(err)
 	}
 	return l.wal.next - 1, nil
 }
 
-// unfit returns why nothing may be written: a sync has failed, or a commit is to be taken back
+// fits reports whether a record of n bytes goes into the segment of the one before it. If not, that
+// one must have its rows before append: records are taken back in one segment alone.
+func (l *ledger) fits(n int) bool { return l.wal.fits(n) }
+
+// unfit returns why nothing may be written: a sync has failed, or records are to be taken back
 // first.
 func (l *ledger) unfit() error {
 	if err := l.fatal.Load(); err != nil {
@@ -101,30 +107,40 @@ func (l *ledger) unfit() error {
 	return l.stuck
 }
 
-// write writes a record to the log and its rows to the bets file.
-func (l *ledger) write(record, rows []byte) error {
-	if err := l.wal.append(record); err != nil {
-		return err
-	}
-	// From here on the rows are promised: a crash before they are written replays them from the
-	// log.
+// write puts the rows of the first record that lacks them into the bets file. They are promised: a
+// crash before they are written replays them from the log. After an error takeBack must be called.
+func (l *ledger) write(rows []byte) error {
 	l.spilled = true
 	if _, err := l.bets.WriteAt(rows, l.length); err != nil {
 		return fmt.Errorf("store: writing %s: %w", l.path, err)
 	}
 	l.spilled = false
 	l.length += int64(len(rows))
+	l.unwritten.Add(-1)
 	return nil
 }
 
-// undo undoes the commit that failed. It returns what that failed with, or why it is stuck. The
-// order is what makes a crash in between harmless: as long as the record is in the log it is
-// replayed whole, and it is voided only when the bets file is durably without its rows.
+// takeBack undoes all records whose rows the bets file lacks, after append or write failed with
+// cause, and returns that. After an error that is not fatal neither the log nor the bets file has
+// anything of them, unless the ledger is stuck: they could not be undone yet, for want of room. Then
+// part of them, or all, may be on the disk, and nothing may be said of them. hasRoom undoes them
+// when there is room. A start after a crash meanwhile finds each whole or not at all.
+func (l *ledger) takeBack(cause error) error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if err := l.unfit(); err != nil || l.unwritten.Load() == 0 {
+		return cmp.Or(err, cause)
+	}
+	l.stuck = cause
+	return l.undo()
+}
+
+// undo takes back what must be. It returns what that failed with, or why it is stuck. The order is
+// what makes a crash in between harmless: as long as a record is in the log it is replayed whole,
+// and it is voided only when the bets file is durably without its rows, and the record behind it,
+// if there is one, durably void.
 func (l *ledger) undo() error {
 	cause := l.stuck
-	if isFatal(cause) {
-		return l.note(cause)
-	}
 	if l.spilled {
 		if err := l.bets.truncate(l.length); err != nil {
 			return l.note(fmt.Errorf("store: taking back rows: %w", err))
@@ -134,15 +150,17 @@ func (l *ledger) undo() error {
 		}
 		l.spilled = false
 	}
-	if err := l.wal.takeBack(); err != nil {
-		return l.note(err)
+	for ; l.unwritten.Load() > 0; l.unwritten.Add(-1) {
+		if err := l.wal.takeBack(); err != nil {
+			return l.note(err)
+		}
 	}
 	l.stuck = nil
 	return cause
 }
 
-// hasRoom returns nil if there is room for a record of n bytes and its rows. A commit that is
-// stuck is undone first.
+// hasRoom returns nil if there is room for a record of n bytes and its rows. Records that are stuck
+// are undone first.
 func (l *ledger) hasRoom(n int) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()

@@ -159,8 +159,8 @@ func TestFatalIsForGood(t *testing.T) {
 			if err := s.ledger.sync(); !isFatal(err) {
 				t.Errorf("%s: sync: got %v, want a fatalError", file, err)
 			}
-			if _, err := s.ledger.commit(make([]byte, walRecordHead), nil); !isFatal(err) {
-				t.Errorf("%s: commit: got %v, want a fatalError", file, err)
+			if _, err := s.ledger.append(make([]byte, walRecordHead)); !isFatal(err) {
+				t.Errorf("%s: append: got %v, want a fatalError", file, err)
 			}
 			if err := s.ledger.hasRoom(1); !isFatal(err) {
 				t.Errorf("%s: hasRoom: got %v, want a fatalError", file, err)

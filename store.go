@@ -8,12 +8,15 @@ import (
 	"time"
 )
 
-// The store knows how far each source got, and puts what comes into groups. Its one writer is
-// the committer: while it writes and syncs a group, the next one fills, so that one sync serves
-// all that waits.
+// The store knows how far each source got, and puts what comes into groups. Three of them are
+// under way at a time: one fills; the committer has the record of the one before it written to the
+// redo log and synced; and that of the one before, which is durable, is settled meanwhile. So one
+// sync serves all that waits, and the disk does not wait for rows and answers.
 //
-//	submit → group → ledger.commit: record to the redo log, sync, rows to the bets file
-//	       → settle: state, answers
+//	submit → group → commitLoop: record to the redo log, sync
+//	               → settle: rows to the bets file, state, answers
+//
+// One group is settled after another. Where one fails, all behind it fail.
 //
 // Locks, in the order in which they may be taken: ledger.checkpointing, store.mu; and
 // ledger.writing, ledger.checkpointing. A connection's locks come before store.mu. Nobody waits for
@@ -46,7 +49,8 @@ type store struct {
 // bets.
 func newStore(l *ledger, st state, interval time.Duration, log *slog.Logger) *store {
 	s := &store{log: log, ledger: l, state: st, dead: make(chan struct{}), drawn: make(chan struct{}),
-		live: map[sourceKey]*sender{}, groups: groups{open: newGroup(nil)}}
+		live: map[sourceKey]*sender{}}
+	s.groups.clear(&s.state)
 	s.changed.L = &s.mu
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.drawing.finished, s.drawing.begun = st.draw.finished, st.draw.drawn != noNumber
@@ -66,7 +70,7 @@ func (s *store) submit(ses *session, d *decision) (*group, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// A full group makes connections wait, and so, through the network, their clients: memory is
-	// bounded by two groups, however many there are.
+	// bounded by three groups, however many there are.
 	for s.health.refuses(ses) == nil && !s.groups.open.takesMore() {
 		s.changed.Wait()
 	}
@@ -200,13 +204,40 @@ func (s *store) pulse() pulse {
 func (s *store) commitLoop() {
 	defer s.running.Done()
 	for g := s.nextGroup(); g != nil; g = s.nextGroup() {
-		// Only the committer changes the state, so it is read without the lock.
-		g.buf = g.seal(g.buf, s.state.length, s.state.crc)
-		began := time.Now()
-		sequence, err := s.ledger.commit(g.buf, g.rows)
-		s.took.observe(time.Since(began))
-		s.settle(g, sequence, err)
+		g.buf = g.seal(g.buf, s.groups.length, s.groups.crc)
+		s.groups.length, s.groups.crc = g.length+int64(len(g.rows)), g.crc
+		if !s.ledger.fits(len(g.buf)) {
+			s.awaitSettled()
+		}
+		g.began = time.Now()
+		var err error
+		g.sequence, err = s.ledger.append(g.buf)
+		s.awaitSettled()
+		s.appended(g, err)
 	}
+}
+
+// awaitSettled waits until the group before the one in hand is settled, or cannot be.
+func (s *store) awaitSettled() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.groups.settling() {
+		s.changed.Wait()
+	}
+}
+
+// appended has g settled if its record is durable, while the committer goes on. If it is not, or
+// the group before could not be settled, all are refused here, where nothing else is going on.
+func (s *store) appended(g *group, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.segments = s.ledger.wal.waiting() // here, since the log is the committer's
+	if err = cmp.Or(s.groups.unwritten, err); err != nil {
+		s.refuse(err)
+		return
+	}
+	s.groups.committing, s.groups.logged = nil, g
+	go s.settle(g)
 }
 
 // nextGroup waits for the next group with a message; nil: the store closes and nothing is left.
@@ -214,8 +245,14 @@ func (s *store) nextGroup() *group {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.health.turns++
-	for s.groups.open.messages == 0 {
+	for s.groups.open.messages == 0 || s.groups.unwritten != nil {
 		switch {
+		case s.groups.unwritten != nil:
+			s.refuse(s.groups.unwritten)
+			continue
+		case s.groups.settling():
+			s.changed.Wait()
+			continue
 		case s.health.closing || s.health.fatal != nil:
 			return nil
 		case s.health.trouble != nil:
@@ -232,26 +269,28 @@ func (s *store) nextGroup() *group {
 	return s.groups.next()
 }
 
-// settle makes the outcome of a group known.
-func (s *store) settle(g *group, sequence uint64, err error) {
+// settle puts the rows of a group whose record is durable into the bets file, and makes its outcome
+// known. If the rows cannot be written that is left to the committer.
+func (s *store) settle(g *group) {
+	err := s.ledger.write(g.rows)
+	s.took.observe(time.Since(g.began))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.groups.committing = nil
-	s.segments = s.ledger.wal.waiting() // here, since the log is the committer's
-	switch {
-	case s.health.fatal != nil: // failed was told of it
-		g.end(s.health.fatal)
-	case err == nil:
-		s.settleDone(g, sequence)
-	default:
-		s.settleTrouble(g, err)
+	defer s.changed.Broadcast()
+	if err != nil {
+		s.groups.unwritten = err
+		return
 	}
-	s.groups.spare = g.buf[:0]
-	s.changed.Broadcast()
+	s.groups.settled()
+	if s.health.fatal != nil { // failed was told of it
+		g.end(s.health.fatal)
+		return
+	}
+	s.settleDone(g)
 }
 
 // settleDone brings the state to where g leaves it. s.mu is held.
-func (s *store) settleDone(g *group, sequence uint64) {
+func (s *store) settleDone(g *group) {
 	for _, m := range g.marks {
 		agency, sources := m.key.agency, &s.state.sources
 		if m.at.stored > 0 && sources.at(m.key).stored == 0 && sources.kept(agency)+1 >= sourceWarn {
@@ -261,7 +300,7 @@ func (s *store) settleDone(g *group, sequence uint64) {
 				"todo", "use few names, or stop the server and have it forget old ones (-mode=forget)")
 		}
 	}
-	s.state.apply(sequence, &g.redo)
+	s.state.apply(g.sequence, &g.redo)
 	s.commits++
 	s.batches += uint64(g.messages)
 	for _, src := range g.senders {
@@ -286,32 +325,41 @@ func (s *store) part(src *sender, g *group) {
 	}
 }
 
-// settleTrouble refuses g, and the open group with it: what follows a refused batch of a source
-// must not overtake it. Where g could not be taken back yet nothing may be said of it. s.mu is
-// held.
-func (s *store) settleTrouble(g *group, err error) {
+// refuse takes back and refuses all groups that are under way, since one of them met err: what
+// follows a refused batch of a source must not overtake it. Where they could not be taken back yet
+// nothing may be said of them. s.mu is held, but not while that is done.
+func (s *store) refuse(err error) {
+	s.mu.Unlock()
+	err = s.ledger.takeBack(err)
+	s.mu.Lock()
+	defer s.changed.Broadcast()
+	failed := s.groups.clear(&s.state)
+	if s.health.fatal != nil { // failed was told of it
+		for _, g := range failed {
+			g.end(s.health.fatal)
+		}
+		return
+	}
 	if s.health.trouble == nil {
 		s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err, "todo",
 			"make room (or lift the quota or the limit on file size): until then bets get ACK 5, then they are "+
 				"taken again")
 	}
-	s.health.trouble, s.health.need = err, len(g.buf)
+	s.health.trouble, s.health.need = err, 0
 	outcome := errUnavailable
 	if s.ledger.stuck != nil {
 		outcome = &fatalError{err}
 	}
-	// What joined the open group meanwhile stands behind the refused group, in its sources' order.
-	late := s.groups.open
-	s.groups.open = newGroup(nil)
-	for _, failed := range []*group{g, late} {
-		for _, src := range failed.senders {
+	for _, g := range failed {
+		s.health.need += len(g.buf)
+		for _, src := range g.senders {
 			src.submitted = s.state.sources.at(src.key) // back to what is durable
 			// Its connection may have more to submit before it reads of the refusal: without the
 			// source it can't.
 			src.owner = nil
-			s.part(src, failed)
+			s.part(src, g)
 		}
-		failed.end(outcome)
+		g.end(outcome)
 	}
 	// Whoever finished in these groups must say it again; the draw is the committer's to make
 	// again.

@@ -503,6 +503,124 @@ func TestRefusedGroupSentAgain(t *testing.T) {
 	}
 }
 
+// A heldDisk is a disk on which writes to the bets file wait.
+type heldDisk struct {
+	disk
+	hold chan struct{} // of each write: it has come, and it may go on
+}
+
+func (d heldDisk) open(name string, flag int) (file, error) {
+	f, err := d.disk.open(name, flag)
+	if err == nil && name == testPath {
+		f = heldFile{f, d.hold}
+	}
+	return f, err
+}
+
+// A heldFile is the bets file of a heldDisk.
+type heldFile struct {
+	file
+	hold chan struct{}
+}
+
+func (f heldFile) WriteAt(p []byte, at int64) (int, error) {
+	f.hold <- struct{}{}
+	<-f.hold
+	return f.file.WriteAt(p, at)
+}
+
+// TestTwoGroupsTakenBack has a group's rows, or the record behind them, meet a full disk while the
+// disk has both records: what is refused is taken back, in the reverse order, whatever crash comes
+// meanwhile.
+func TestTwoGroupsTakenBack(t *testing.T) {
+	for _, full := range []string{testPath, testPath + ".wal.00"} {
+		for _, short := range []int{0, 30} {
+			t.Run(fmt.Sprintf("%s, %d bytes", full, short), func(t *testing.T) {
+				t.Parallel()
+				testTwoTakenBack(t, full, short)
+			})
+		}
+	}
+}
+
+func testTwoTakenBack(t *testing.T, full string, short int) {
+	sim, o, hold := newSimDisk(), newOracle(1), make(chan struct{})
+	d := &faultDisk{disk: sim}
+	s := openTest(t, heldDisk{d, hold}, testOptions())
+	goOn := func() { hold <- struct{}{} }
+	ses, _ := mustHello(t, s, sourceOf(0))
+	first := mustSubmit(t, s, ses, 0)
+	<-hold // the rows of the first, which wait for the record of the second
+	if full != testPath {
+		o.sources[0].answered = ses.at.Records
+	}
+	synced := make(chan struct{})
+	d.setFault(func(c diskCall) *diskFault {
+		if full == testPath && c.kind == "datasync" && synced != nil {
+			close(synced)
+			synced = nil
+		}
+		if c.kind == "write" && c.name == full {
+			full = "" // this one alone
+			if synced != nil {
+				close(synced)
+			}
+			return &diskFault{syscall.ENOSPC, short}
+		}
+		return nil
+	})
+	reached := synced
+	second := mustSubmit(t, s, ses, 0)
+	o.sources[0].submitted = ses.at.Records
+	<-reached
+	var left []*simDisk
+	sim.mu.Lock()
+	sim.before = func() { left = append(left, sim.kill(), sim.powerCut(newRNG(uint64(sim.calls)))) }
+	sim.mu.Unlock()
+	goOn()
+	if err := first.wait(); (err == nil) != (o.sources[0].answered > 0) || isFatal(err) {
+		t.Errorf("the first group: got %v", err)
+	}
+	if err := second.wait(); err != errUnavailable {
+		t.Errorf("the second group: got %v, want errUnavailable", err)
+	}
+	sim.mu.Lock()
+	sim.before = nil
+	sim.mu.Unlock()
+	waitRoom(s)
+	ses, at := mustHello(t, s, sourceOf(0))
+	if want := o.sources[0].answered; at.Records != want {
+		t.Errorf("with room: got %d records, want %d", at.Records, want)
+	}
+	for range 2 {
+		g := mustSubmit(t, s, ses, 0)
+		<-hold
+		goOn()
+		if err := g.wait(); err != nil {
+			t.Error(err)
+		}
+	}
+	meanwhile := o.copy()
+	o.sources[0] = oracleSource{ses.at.Records, ses.at.Records}
+	sim.mu.Lock()
+	last := []*simDisk{sim.kill(), sim.powerCut(newRNG(1))}
+	sim.mu.Unlock()
+	if err := s.close(); err != nil {
+		t.Error(err)
+	}
+	for i, after := range append(left, append(last, sim)...) {
+		known := meanwhile
+		if i >= len(left) {
+			known = o
+		}
+		s := openTest(t, after, testOptions())
+		if err := known.copy().verify(s, after.read(testPath)); err != nil {
+			t.Errorf("state %d, and %d are of the taking back: %v", i, len(left), err)
+		}
+		s.close()
+	}
+}
+
 // TestFailedSyncOfCheckpoint checks that it ends the store, that no answer leaves after it, and
 // that it is not tried again.
 func TestFailedSyncOfCheckpoint(t *testing.T) {

@@ -76,6 +76,7 @@ type wal struct {
 	next    uint64 // sequence number of the next record
 	epoch   uint64 // of the segment that was begun last, or was to be
 	start   int64  // where the last record was written in the current segment
+	before  int64  // where the one before it was, if that is in the same segment
 	dirty   bool   // records were written since the last sync
 	zeros   []byte // for new segments
 	slots   [walSlots]*segment
@@ -106,7 +107,7 @@ func (w *wal) append(record []byte) error {
 	le.PutUint64(record[8:], s.epoch)
 	le.PutUint64(record[16:], w.next)
 	le.PutUint32(record, crc32.Checksum(record[4:], castagnoli))
-	w.start = s.end
+	w.before, w.start = w.start, s.end
 	_, err := s.file.WriteAt(record, s.end)
 	s.end += walAlign(len(record))
 	s.last = w.next
@@ -122,13 +123,14 @@ func (w *wal) append(record []byte) error {
 }
 
 // takeBack makes the last record void: its head is zeroed, durably, and the next record will
-// have its place and number. After an error that is not fatal it is to be called again.
+// have its place and number. After an error that is not fatal it is to be called again. Two may be
+// taken back, of one segment.
 func (w *wal) takeBack() error {
 	s := w.current
 	if _, err := s.file.WriteAt(w.zeros[:walRecordHead], w.start); err != nil {
 		return fmt.Errorf("wal: taking back a record: %w", err)
 	}
-	s.end = w.start
+	s.end, w.start = w.start, w.before
 	s.last--
 	w.next--
 	w.dirty = true
@@ -155,7 +157,7 @@ func (w *wal) makeRoom(n int) error {
 	if n > walMaxRecord {
 		return fmt.Errorf("wal: a record of %d bytes, and %d are what a start reads", n, walMaxRecord)
 	}
-	if w.current != nil && w.current.end+int64(n) <= w.size {
+	if w.fits(n) {
 		return nil
 	}
 	if err := w.sync(); err != nil {
@@ -175,6 +177,9 @@ func (w *wal) makeRoom(n int) error {
 	w.current = s
 	return nil
 }
+
+// fits reports whether there is room for a record of n bytes in the current segment.
+func (w *wal) fits(n int) bool { return w.current != nil && w.current.end+int64(n) <= w.size }
 
 // probe looks whether the next record, for which there is room, could be written: it writes n
 // zeros where that goes. Even writing over what a file has needs room on a file system that
