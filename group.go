@@ -11,6 +11,9 @@ import (
 // groupMax is the size from which a group takes no more, in bytes. Three of them exist at a time.
 const groupMax = 512 << 10
 
+// groupSmall is up to which size it may be worth while that a group waits for more.
+const groupSmall = 64 << 10
+
 // A group is longest when it lacks a byte to be full and gets one more message, whose rows are
 // at most twice as long (quotes are doubled), and then what seal appends. This does not compile
 // if a start would take the record for a torn one.
@@ -55,6 +58,7 @@ type groups struct {
 	logged     *group    // its record is durable, its rows are being written; nil: all that were logged are settled
 	unwritten  error     // why the rows of logged could not be written; nil: they are, or are about to be
 	spare      [2][]byte // the buffers of groups that were settled
+	expected   int       // messages of the open group with those who were just answered, if all come again
 	length     int64     // bytes of the bets file with the rows of all that were sealed; the committer's
 	crc        uint32    // of all that; the committer's
 }
@@ -68,6 +72,11 @@ func (q *groups) next() *group {
 
 // settling reports whether a group is being settled.
 func (q *groups) settling() bool { return q.logged != nil && q.unwritten == nil }
+
+// lacksCompany reports whether the open group is small and more messages are likely to join it soon.
+func (q *groups) lacksCompany() bool {
+	return len(q.open.buf) < groupSmall && (q.settling() || q.open.messages < q.expected)
+}
 
 // settled notes that it is.
 func (q *groups) settled() {

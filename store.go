@@ -25,6 +25,9 @@ import (
 // probeEvery is how often a store without room looks whether there is some.
 const probeEvery = 500 * time.Millisecond
 
+// companyFrom is the shortest wait for company: where commits are cheap there is none.
+const companyFrom = 20 * time.Microsecond
+
 // A store is open from newStore to close. Its methods may be called by many goroutines.
 type store struct {
 	log     *slog.Logger
@@ -95,8 +98,10 @@ func (s *store) submit(ses *session, d *decision) (*group, error) {
 
 // join adds a message to the open group. s.mu is held.
 func (s *store) join() *group {
-	s.changed.Broadcast()
 	s.groups.open.messages++
+	if s.groups.open.messages == 1 || !s.groups.lacksCompany() {
+		s.changed.Broadcast()
+	}
 	return s.groups.open
 }
 
@@ -237,7 +242,13 @@ func (s *store) appended(g *group, err error) {
 		return
 	}
 	s.groups.committing, s.groups.logged = nil, g
-	go s.settle(g)
+	if s.groups.open.messages > 0 {
+		go s.settle(g)
+		return
+	}
+	s.mu.Unlock() // there is nothing else to do meanwhile
+	s.settle(g)
+	s.mu.Lock()
 }
 
 // nextGroup waits for the next group with a message; nil: the store closes and nothing is left.
@@ -265,8 +276,29 @@ func (s *store) nextGroup() *group {
 			s.changed.Wait()
 		}
 	}
+	s.awaitCompany()
 	s.changed.Broadcast()
 	return s.groups.next()
+}
+
+// awaitCompany waits for those who were just answered to come again, for half a commit at most:
+// clients that send one batch at a time then share one sync instead of taking turns. s.mu is held.
+func (s *store) awaitCompany() {
+	patience := time.Duration(s.took.latest.Load()) / 2
+	if patience < companyFrom || !s.groups.lacksCompany() {
+		return
+	}
+	over := false
+	timer := time.AfterFunc(patience, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		over = true
+		s.changed.Broadcast()
+	})
+	defer timer.Stop()
+	for !over && s.groups.lacksCompany() && s.health.refuses(nil) == nil {
+		s.changed.Wait()
+	}
 }
 
 // settle puts the rows of a group whose record is durable into the bets file, and makes its outcome
@@ -301,6 +333,7 @@ func (s *store) settleDone(g *group) {
 		}
 	}
 	s.state.apply(g.sequence, &g.redo)
+	s.groups.expected = s.groups.open.messages + g.messages
 	s.commits++
 	s.batches += uint64(g.messages)
 	for _, src := range g.senders {

@@ -90,6 +90,36 @@ func TestGroupCommit(t *testing.T) {
 	}
 }
 
+// TestCompany has two clients that were answered together share the next group too, however far
+// apart they come; but one that does not come again is not waited for long.
+func TestCompany(t *testing.T) {
+	s := openTest(t, newSimDisk(), testOptions())
+	defer s.close()
+	var sessions [2]*session
+	for k := range sessions {
+		sessions[k], _ = mustHello(t, s, sourceOf(k))
+	}
+	took := func(d time.Duration) { s.took.latest.Store(int64(d)) }
+	s.mu.Lock()
+	s.groups.expected = 2 // as after a group of both
+	s.mu.Unlock()
+	for range 3 {
+		took(time.Hour)
+		first := mustSubmit(t, s, sessions[0], 0)
+		time.Sleep(time.Millisecond) // a committer that does not wait takes it
+		if second := mustSubmit(t, s, sessions[1], 1); second != first {
+			t.Error("the second client's batch is not in the first one's group")
+		}
+		if err := first.wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	took(time.Millisecond)
+	if err := mustSubmit(t, s, sessions[0], 0).wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestManySubmitters lets 50 goroutines send batches of sources of their own at once.
 func TestManySubmitters(t *testing.T) {
 	const sources, batches = 50, 40
@@ -549,29 +579,33 @@ func testTwoTakenBack(t *testing.T, full string, short int) {
 	s := openTest(t, heldDisk{d, hold}, testOptions())
 	goOn := func() { hold <- struct{}{} }
 	ses, _ := mustHello(t, s, sourceOf(0))
-	first := mustSubmit(t, s, ses, 0)
-	<-hold // the rows of the first, which wait for the record of the second
-	if full != testPath {
-		o.sources[0].answered = ses.at.Records
-	}
-	synced := make(chan struct{})
+	begun, joined, reached, syncs := make(chan struct{}), make(chan struct{}), make(chan struct{}), 0
 	d.setFault(func(c diskCall) *diskFault {
-		if full == testPath && c.kind == "datasync" && synced != nil {
-			close(synced)
-			synced = nil
-		}
-		if c.kind == "write" && c.name == full {
-			full = "" // this one alone
-			if synced != nil {
-				close(synced)
+		if c.kind == "datasync" {
+			if syncs++; syncs == 1 {
+				close(begun)
+				<-joined // the second group waits: so the first is settled beside it
 			}
+		}
+		failing := c.kind == "write" && c.name == full && (full == testPath || syncs == 1)
+		if full == testPath && syncs == 2 && c.kind == "datasync" || full != testPath && failing {
+			close(reached)
+		}
+		if failing {
+			full = "" // this one alone
 			return &diskFault{syscall.ENOSPC, short}
 		}
 		return nil
 	})
-	reached := synced
+	first := mustSubmit(t, s, ses, 0)
+	<-begun
+	if full != testPath {
+		o.sources[0].answered = ses.at.Records
+	}
 	second := mustSubmit(t, s, ses, 0)
 	o.sources[0].submitted = ses.at.Records
+	close(joined)
+	<-hold // the rows of the first, which wait for the record of the second
 	<-reached
 	var left []*simDisk
 	sim.mu.Lock()
