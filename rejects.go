@@ -1,8 +1,8 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -93,28 +93,73 @@ func openRegular(path string) (*os.File, error) {
 
 // readRows reads the rows of f, which has size bytes.
 func (r *rejects) readRows(f *os.File, size int64) error {
-	in := csv.NewReader(f)
-	in.FieldsPerRecord, in.ReuseRecord = -1, true
-	for start := int64(0); startsRow(f, start) || start > 0; start = in.InputOffset() {
-		row, err := in.Read()
+	in := rowReader{Reader: bufio.NewReader(f)}
+	for start := int64(0); startsRow(f, start) || start > 0; start = in.at {
+		row, err := in.next()
 		if err == io.EOF {
 			return nil
 		}
-		if in.InputOffset() == size && startsRow(f, start) && (errors.Is(err, csv.ErrQuote) || !endsLine(f, size)) {
+		if in.at == size && startsRow(f, start) && (err == errOpenQuote || !endsLine(f, size)) {
 			r.torn, r.tornEnd = start, size
 			return nil
 		}
 		if err != nil || !isReject(row) {
 			return fmt.Errorf("what stands at byte %d is no rejected record, so it is not ours to write to", start)
 		}
-		var fields [][]byte
-		for _, field := range row[2:] {
-			fields = append(fields, []byte(field))
-		}
-		hash := r.hash([]byte(row[0]), fields)
+		hash := r.hash(row[0], row[2:])
 		r.known[hash%recentRejects] = hash
 	}
 	return errors.New("it does not start with a rejected record, so it is not ours to write to")
+}
+
+// A rowReader reads rows as they are written here, however long. Package encoding/csv would be 15 KB
+// more of program, for this alone.
+type rowReader struct {
+	*bufio.Reader
+	at int64 // where the next row starts; behind an error, what was read
+}
+
+var (
+	errOpenQuote  = errors.New("rejects: the file ends within quotes") // as it does when a client was killed
+	errStrayQuote = errors.New("rejects: a quote within a field")
+)
+
+// next returns the fields of the next row; io.EOF behind the last one.
+func (in *rowReader) next() (fields [][]byte, err error) {
+	var field []byte
+	began, within, after := in.at, false, false // within quotes, after the closing one
+	for {
+		c, err := in.ReadByte()
+		switch {
+		case err == io.EOF && within:
+			return nil, errOpenQuote
+		case err == io.EOF && in.at > began:
+			return append(fields, field), nil
+		case err != nil:
+			return nil, err
+		}
+		in.at++
+		switch {
+		case within && c == '"':
+			within, after = false, true
+		case within:
+			field = append(field, c)
+		case c == '"' && after:
+			field = append(field, c)
+			within, after = true, false
+		case c == ',':
+			fields, field, after = append(fields, field), nil, false
+		case c == '\n':
+			return append(fields, field), nil
+		case c == '\r': // of the line's end: one of a field is within quotes
+		case c == '"' && len(field) == 0:
+			within = true
+		case c == '"', after:
+			return nil, errStrayQuote
+		default:
+			field = append(field, c)
+		}
+	}
 }
 
 // endsLine reports whether f, which has size bytes, ends with a line feed.
@@ -135,25 +180,22 @@ func startsRow(f io.ReaderAt, start int64) bool {
 
 // isReject reports whether row is a rejected record: of five fields, or refused
 // because they are not. A row of bets.csv has six, and is not.
-func isReject(row []string) bool {
+func isReject(row [][]byte) bool {
 	if len(row) < 3 {
 		return false
 	}
 	fields := len(row) - 2
-	return fields == agencyFields || fields == 1 || row[1] == notFields(fields)
+	return fields == agencyFields || fields == 1 || string(row[1]) == notFields(fields)
 }
 
-// hash returns the hash of a row: line and fields. Carriage returns do not count:
-// encoding/csv turns CRLF within quotes into LF.
+// hash returns the hash of a row: line and fields.
 func (r *rejects) hash(line []byte, fields [][]byte) uint64 {
 	var h maphash.Hash
 	h.SetSeed(r.seed)
 	h.Write(line)
 	for _, field := range fields {
 		h.WriteByte(0)
-		for part := range bytes.SplitSeq(field, []byte("\r")) {
-			h.Write(part)
-		}
+		h.Write(field)
 	}
 	return h.Sum64()
 }

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"math/rand"
 	"os"
 	"path/filepath"
@@ -287,4 +290,36 @@ func TestRejectsHarmless(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantFile(t, path, `1,a\x1b[2J\x0d\x0ab,x`+"\r\n2,"+strings.Repeat("z", maxValue)+",y\r\n")
+}
+
+// TestRowReader reads back rows of all fields of up to four bytes that matter to CSV, and says of a
+// quote where none may be that it is one.
+func TestRowReader(t *testing.T) {
+	fields := []string{""}
+	for at := 0; len(fields[at]) < 4; at++ {
+		for _, c := range "a,\"\r\n" {
+			fields = append(fields, fields[at]+string(c))
+		}
+	}
+	var text []byte
+	for _, field := range fields {
+		text = append(appendQuoted(append(appendQuoted(text, []byte(field)), ",x,"...), []byte(field)), "\r\n"...)
+	}
+	in := rowReader{Reader: bufio.NewReader(bytes.NewReader(text))}
+	for _, field := range fields {
+		row, err := in.next()
+		if want := []string{field, "x", field}; err != nil || fmt.Sprintf("%q", row) != fmt.Sprintf("%q", want) {
+			t.Fatalf("got %q and %v, want %q", row, err, want)
+		}
+	}
+	if row, err := in.next(); err != io.EOF || in.at != int64(len(text)) {
+		t.Errorf("got %q and %v at byte %d, want the end at %d", row, err, in.at, len(text))
+	}
+	for text, want := range map[string]error{"1,a\"b\n": errStrayQuote, "1,\"a\"b\n": errStrayQuote,
+		"1,\"a": errOpenQuote, "1,\"a\"": nil, "1": nil} {
+		in := rowReader{Reader: bufio.NewReader(strings.NewReader(text))}
+		if row, err := in.next(); err != want {
+			t.Errorf("%q: got %q and %v, want %v", text, row, err, want)
+		}
+	}
 }
