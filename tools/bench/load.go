@@ -126,6 +126,9 @@ func (b *bench) round(ctx context.Context) error {
 		if loads[i], err = b.load(ctx, b.data, window); err != nil {
 			return fmt.Errorf("window %d: %w", window, err)
 		}
+		if err := b.redisLoad(ctx, window, loads[i]); err != nil {
+			return err
+		}
 		if err := b.keyedLoad(ctx, window, loads[i]); err != nil {
 			return err
 		}

@@ -6,7 +6,8 @@
 // It builds the program, makes agency files with -mode=sample, and then goes round after round
 // through all it measures, so that what else the machine does meets each of them alike. The limit
 // L, the same rows appended in 512 KiB writes with a sync after each, is measured before every
-// load, and each load is divided by the median L of its round. Files are made in ./run/bench, on
+// load, and each load is divided by the median L of its round. Where redis-server is installed it
+// gets the same rows beside each load (redis.go). Files are made in ./run/bench, on
 // the disk of this checkout, and removed at the end.
 //
 // Settings, from the environment:
@@ -55,6 +56,7 @@ type bench struct {
 	serial int    // of the last store's folder
 	keys   string // the folder of keys; empty: the program has none
 	keyed  bool   // what is measured now has keys
+	redis  string // the program to compare with; empty: there is none
 	// beside starts what is to go on beside a load at the server's address; nil: nothing.
 	beside func(address string) (stop func())
 }
@@ -78,7 +80,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b := &bench{settings: s, dir: filepath.Join("run", "bench"), table: newTable()}
+	b := &bench{settings: s, dir: filepath.Join("run", "bench"), table: newTable(), redis: findRedis()}
 	if err := os.RemoveAll(b.dir); err != nil {
 		return err
 	}
