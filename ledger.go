@@ -75,9 +75,9 @@ func (l *ledger) start(owner ledgerOwner, interval time.Duration) {
 }
 
 // append makes a record durable, of which the first walRecordHead bytes are the log's, and returns
-// its number. The rows of the record before it may be on their way to the bets file meanwhile, if
+// its number. Its rows have the CRC sum. The rows of the record before it may be on their way to the bets file meanwhile, if
 // it fits. After an error takeBack must be called.
-func (l *ledger) append(record []byte) (sequence uint64, err error) {
+func (l *ledger) append(record, rows []byte, sum uint32) (sequence uint64, err error) {
 	// The steps are those of "Commit of a group" in docs/durability.md.
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -88,7 +88,7 @@ func (l *ledger) append(record []byte) (sequence uint64, err error) {
 		return 0, err
 	}
 	l.unwritten.Add(1)
-	if err := l.wal.append(record); err != nil {
+	if err := l.wal.append(record, redoRowsAt, len(rows), sum); err != nil {
 		return 0, l.note(err)
 	}
 	return l.wal.next - 1, nil

@@ -159,7 +159,7 @@ func TestFatalIsForGood(t *testing.T) {
 			if err := s.ledger.sync(); !isFatal(err) {
 				t.Errorf("%s: sync: got %v, want a fatalError", file, err)
 			}
-			if _, err := s.ledger.append(make([]byte, walRecordHead)); !isFatal(err) {
+			if _, err := s.ledger.append(make([]byte, redoRowsAt), nil, 0); !isFatal(err) {
 				t.Errorf("%s: append: got %v, want a fatalError", file, err)
 			}
 			if err := s.ledger.hasRoom(1); !isFatal(err) {

@@ -45,7 +45,8 @@ type redo struct {
 	length   int64 // of the bets file before it
 	count    uint32
 	rows     []byte
-	crc      uint32
+	crc      uint32 // of the bets file with them
+	sum      uint32 // of the rows alone; not in the record
 	marks    []sourceMark
 	finished []byte
 	drawn    int // as in a draw
@@ -62,7 +63,8 @@ type sourceMark struct {
 func (r *redo) seal(buf []byte, length int64, crc uint32) []byte {
 	le := binary.LittleEndian
 	r.rows = buf[redoRowsAt:]
-	r.length, r.crc = length, crc32.Update(crc, castagnoli, r.rows)
+	r.sum = crc32.Checksum(r.rows, castagnoli)
+	r.length, r.crc = length, joinCRC(crc, r.sum, len(r.rows))
 	le.PutUint64(buf[walRecordHead:], uint64(length))
 	le.PutUint32(buf[walRecordHead+8:], r.count)
 	le.PutUint32(buf[walRecordHead+12:], uint32(len(r.rows)))

@@ -216,7 +216,7 @@ func (s *store) commitLoop() {
 		}
 		g.began = time.Now()
 		var err error
-		g.sequence, err = s.ledger.append(g.buf)
+		g.sequence, err = s.ledger.append(g.buf, g.rows, g.sum)
 		s.awaitSettled()
 		s.appended(g, err)
 	}

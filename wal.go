@@ -99,14 +99,16 @@ type segment struct {
 
 // append writes record, of which the first walRecordHead bytes are the log's to fill in, and
 // makes it durable unless the log is relaxed. There must be room: see makeRoom. After an error
-// that is not a fatalError part of the record, or all of it, may be in the file: see takeBack.
-func (w *wal) append(record []byte) error {
+// that is not a fatalError part of the record, or all of it, may be in the file: see takeBack. The
+// CRC of n bytes of the record, from offset at on, is known to be sum.
+func (w *wal) append(record []byte, at, n int, sum uint32) error {
 	s := w.current
 	le := binary.LittleEndian
 	le.PutUint32(record[4:], uint32(len(record)-walRecordHead))
 	le.PutUint64(record[8:], s.epoch)
 	le.PutUint64(record[16:], w.next)
-	le.PutUint32(record, crc32.Checksum(record[4:], castagnoli))
+	sum = joinCRC(crc32.Checksum(record[4:at], castagnoli), sum, n)
+	le.PutUint32(record, crc32.Update(sum, castagnoli, record[at+n:]))
 	w.before, w.start = w.start, s.end
 	_, err := s.file.WriteAt(record, s.end)
 	s.end += walAlign(len(record))
@@ -292,6 +294,27 @@ func (w *wal) close() (err error) {
 		}
 	}
 	return err
+}
+
+// joinCRC returns the CRC of two pieces from those of each, of which the second has n bytes. A CRC
+// is a polynomial's remainder: n more bytes multiply the first by x to the power of 8n.
+func joinCRC(first, second uint32, n int) uint32 {
+	for power := uint32(1 << 23); n > 0; n >>= 1 { // x^8, x^16, x^32 …
+		if n&1 != 0 {
+			first = multiplyCRC(first, power)
+		}
+		power = multiplyCRC(power, power)
+	}
+	return first ^ second
+}
+
+// multiplyCRC multiplies two polynomials, of which the highest bit is that of x^0.
+func multiplyCRC(a, b uint32) (product uint32) {
+	for ; a != 0; a <<= 1 {
+		product ^= b & -(a >> 31)
+		b = b>>1 ^ crc32.Castagnoli&-(b&1)
+	}
+	return product
 }
 
 // walAlign returns the bytes that a record of n bytes takes: whole pages.

@@ -28,7 +28,8 @@ func appendTest(w *wal, payload string) error {
 	if err := w.makeRoom(len(record)); err != nil {
 		return err
 	}
-	return w.append(record)
+	at, n := len(record)-len(payload), len(payload)/2
+	return w.append(record, at, n, crc32.Checksum(record[at:at+n], castagnoli))
 }
 
 // fillWAL makes a log of those payloads on a new disk.
