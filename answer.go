@@ -207,8 +207,9 @@ func (a *answerer) sendFailed(ans *answer, err error) {
 		return
 	}
 	a.out = appendAck(a.out, ackUnavailable, unavailableStatus)
-	ans.code, ans.stored, ans.tally.refused = ackUnavailable, 0, nil
-	a.note(ans)
+	void := *ans // ans itself stays as it was until it leaves the queue, which knows its size
+	void.code, void.tally = ackUnavailable, tally{}
+	a.note(&void)
 	if ans.source {
 		a.refused()
 	}

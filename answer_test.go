@@ -74,6 +74,9 @@ func TestFailedGroups(t *testing.T) {
 	}{
 		{"not taken", errUnavailable, answer{}, string(appendAck(nil, ackUnavailable, unavailableStatus)), false,
 			false},
+		{"not taken, with bets that were refused", errUnavailable,
+			answer{code: ackRefused, status: "#1 no", bets: 2, tally: tally{stored: 1, refused: new(refusals)}},
+			string(appendAck(nil, ackUnavailable, unavailableStatus)), false, false},
 		{"not taken, of a source", errUnavailable, answer{tally: tally{source: true}},
 			string(appendAck(nil, ackUnavailable, unavailableStatus)), false, true},
 		{"NOTIFY 0 not taken", errUnavailable, answer{kind: answerNone}, "", true, false},
@@ -92,6 +95,9 @@ func TestFailedGroups(t *testing.T) {
 		if conn.String() != tt.said || conn.closed != tt.closed || refused != tt.refused {
 			t.Errorf("%s: got %q, closed %v, refused %v; want %q, %v, %v",
 				tt.name, conn.String(), conn.closed, refused, tt.said, tt.closed, tt.refused)
+		}
+		if a.queue.bytes != 0 { // after many such answers it would be full, and its connection stuck
+			t.Errorf("%s: got %d bytes owed when nothing is", tt.name, a.queue.bytes)
 		}
 	}
 }
