@@ -147,12 +147,10 @@ type answerer struct {
 	refused func()        // ends the reader, after a batch of a source was not taken
 	out     []byte        // ready answers that are not yet written
 	broken  bool          // a write failed, or the store did: nothing more is sent
-	ended   chan struct{} // closed when all that was owed has left, or could not
 }
 
 // run sends what is owed until the queue is closed and empty.
 func (a *answerer) run() {
-	defer close(a.ended)
 	for {
 		ans := a.queue.peek()
 		if ans != nil {

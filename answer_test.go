@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -33,7 +34,7 @@ func newAnswerTest() (*answerer, *takenConn) {
 	return &answerer{counts: newCounts(),
 		queue: newAnswerQueue(), conn: conn, log: quiet, idle: time.Minute,
 		winners: func(uint8) (int, func(func([]byte) bool) error, bool) { return 0, nil, false },
-		drawn:   make(chan struct{}), refused: func() {}, ended: make(chan struct{}),
+		drawn:   make(chan struct{}), refused: func() {},
 	}, conn
 }
 
@@ -52,11 +53,12 @@ func TestAnswersInOrder(t *testing.T) {
 	a.queue.owe(&answer{code: ackRefused, status: "last"})
 	want = appendAck(want, ackRefused, "last")
 	a.queue.close()
-	go a.run()
+	var running sync.WaitGroup
+	running.Go(a.run)
 	for _, i := range []int{3, 0, 4, 2, 1} {
 		close(groups[i].done)
 	}
-	<-a.ended
+	running.Wait()
 	if conn.String() != string(want) {
 		t.Errorf("got %q, want %q", conn.String(), want)
 	}
@@ -237,13 +239,14 @@ func TestWaitForTheDraw(t *testing.T) {
 			asked <- struct{}{}
 			return 0, nil, false
 		}
-		go a.run()
+		var running sync.WaitGroup
+		running.Go(a.run)
 		a.queue.owe(&answer{kind: answerWinners, hold: tt.hold})
 		<-asked
 		tt.event(a, drawn)
 		waitFor(t, tt.name, func() bool { return a.queue.peek() == nil })
 		a.queue.close()
-		<-a.ended
+		running.Wait()
 		if conn.String() != tt.want {
 			t.Errorf("%s: got %q, want %q", tt.name, conn.String(), tt.want)
 		}

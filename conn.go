@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -83,6 +84,8 @@ type serverConn struct {
 	ses      session
 	decider  decider // on the message in hand
 	answerer *answerer
+	begun    sync.Once      // the answerer was: a connection that is owed nothing costs less without it
+	answers  sync.WaitGroup // the answerer
 }
 
 // newServerConn returns the serving side of a connection, which owns conn from then on.
@@ -95,7 +98,7 @@ func newServerConn(svc *service, conn net.Conn, from peer) *serverConn {
 	c.visit.sends(from.agency)
 	c.answerer = &answerer{
 		queue: newAnswerQueue(), conn: conn, counts: svc.counts, log: svc.log, idle: svc.idle,
-		winners: svc.store.winners, drawn: svc.store.drawn, ended: make(chan struct{}),
+		winners: svc.store.winners, drawn: svc.store.drawn,
 		refused: func() {
 			c.ending.Store(true)
 			c.wake()
@@ -106,7 +109,6 @@ func newServerConn(svc *service, conn net.Conn, from peer) *serverConn {
 
 // serve serves the connection until it ends, for whichever reason.
 func (c *serverConn) serve() {
-	go c.answerer.run()
 	err := c.takeMessages()
 	why := endServer
 	var protocol *protocolError
@@ -117,7 +119,7 @@ func (c *serverConn) serve() {
 		c.owe(answer{code: ackProtocol, status: protocol.reason})
 	}
 	c.answerer.queue.close()
-	<-c.answerer.ended
+	c.answers.Wait()
 	switch err {
 	case errFenced:
 	case io.EOF:
@@ -244,7 +246,10 @@ func (c *serverConn) take(body []byte, a answer) error {
 }
 
 // owe puts an answer into the queue.
-func (c *serverConn) owe(a answer) { c.answerer.queue.owe(&a) }
+func (c *serverConn) owe(a answer) {
+	c.begun.Do(func() { c.answers.Go(c.answerer.run) })
+	c.answerer.queue.owe(&a)
+}
 
 // oweOutcome owes an answer about what the store said: err is of submit, hello or available.
 func (c *serverConn) oweOutcome(a answer, err error) error {

@@ -66,11 +66,9 @@ type ledgerOwner interface {
 func (l *ledger) start(owner ledgerOwner, interval time.Duration) {
 	l.owner = owner
 	l.full, l.stop = make(chan struct{}, 1), make(chan struct{})
-	l.helpers.Add(1)
-	go l.checkpointLoop()
+	l.helpers.Go(l.checkpointLoop)
 	if interval > 0 {
-		l.helpers.Add(1)
-		go l.syncLoop(interval)
+		l.helpers.Go(func() { l.syncLoop(interval) })
 	}
 }
 
@@ -210,7 +208,6 @@ func (l *ledger) note(err error) error {
 
 // checkpointLoop is the checkpointer: it works beside the committer, which goes on meanwhile.
 func (l *ledger) checkpointLoop() {
-	defer l.helpers.Done()
 	said := "" // the reason that was logged last, if the checkpoint before failed as well
 	for {
 		select {
@@ -288,7 +285,6 @@ func (l *ledger) writeSnapshot(state []byte) error {
 
 // syncLoop syncs the log every interval.
 func (l *ledger) syncLoop(interval time.Duration) {
-	defer l.helpers.Done()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {

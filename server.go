@@ -115,8 +115,7 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	}
 	srv.listener = guard(listener)
 	desk.open(st, srv.listener)
-	srv.ended.Add(1)
-	go srv.serve()
+	srv.ended.Go(srv.serve)
 	boss.watch("Taking bets on "+listener.Addr().String()+".", st.pulse, ctx.Done())
 	select {
 	case <-ctx.Done():
@@ -159,7 +158,6 @@ func storeFolderError(path string, err error) error {
 // serve accepts connections until the listener is closed. While conn.max are open the next
 // ones wait in the system's queue.
 func (srv *server) serve() {
-	defer srv.ended.Done()
 	failing := false // the last try to accept one has failed: that is said once
 	for {
 		// A slot before the connection: the one that is too many waits in the system's queue,
@@ -202,15 +200,13 @@ func (srv *server) start(c *serverConn) {
 		return
 	}
 	srv.conns[c] = struct{}{}
-	srv.ended.Add(1)
-	go func() {
+	srv.ended.Go(func() {
 		c.serve()
 		srv.mu.Lock()
 		delete(srv.conns, c)
 		srv.mu.Unlock()
 		<-srv.slots
-		srv.ended.Done()
-	}()
+	})
 }
 
 // shutdown stops accepting, lets the messages that have begun to come finish for drainTime

@@ -58,12 +58,10 @@ func newStore(l *ledger, st state, interval time.Duration, log *slog.Logger) *st
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.drawing.finished, s.drawing.begun = st.draw.finished, st.draw.drawn != noNumber
 	if s.drawing.begun {
-		s.running.Add(1)
-		go s.findWinners(s.state.length, s.state.crc, s.state.draw.drawn)
+		s.running.Go(s.findWinners)
 	}
 	l.start(s, interval)
-	s.running.Add(1)
-	go s.commitLoop()
+	s.running.Go(s.commitLoop)
 	return s
 }
 
@@ -207,7 +205,6 @@ func (s *store) pulse() pulse {
 
 // commitLoop is the committer.
 func (s *store) commitLoop() {
-	defer s.running.Done()
 	for g := s.nextGroup(); g != nil; g = s.nextGroup() {
 		g.buf = g.seal(g.buf, s.groups.length, s.groups.crc)
 		s.groups.length, s.groups.crc = g.length+int64(len(g.rows)), g.crc
@@ -341,8 +338,7 @@ func (s *store) settleDone(g *group) {
 	}
 	if g.drawn != noNumber {
 		s.log.Info(actSorteo, success)
-		s.running.Add(1)
-		go s.findWinners(s.state.length, s.state.crc, s.state.draw.drawn)
+		s.running.Go(s.findWinners)
 	}
 	g.end(nil)
 }
@@ -437,8 +433,10 @@ func (s *store) probe() {
 
 // findWinners surveys the bets file, which is final since the draw; then the winners are known.
 // A bets file that is not what was stored does not keep them from being told, but it is said.
-func (s *store) findWinners(length int64, crc uint32, number int) {
-	defer s.running.Done()
+func (s *store) findWinners() {
+	s.mu.Lock()
+	length, crc, number := s.state.length, s.state.crc, s.state.draw.drawn
+	s.mu.Unlock()
 	found, err := surveyBets(s.ctx, s.ledger.bets, length, number)
 	if s.ctx.Err() != nil {
 		return
