@@ -22,7 +22,7 @@ const (
 	winnersLine = 46
 	// mostWinners is how many winners are taken from a server: it must end some time.
 	mostWinners = 1024 * maxWinners
-	// healthTime is how long mode health waits for a connection, and then for the answer.
+	// healthTime is how long mode health waits for each server: for a connection and the answer.
 	healthTime = 3 * time.Second
 )
 
@@ -127,7 +127,8 @@ func betFrom(id int, lookup func(string) (string, bool)) (*Bet, error) {
 	}
 	b := new(Bet)
 	if malformed := toBet(&record{fields: fields}, 0, uint8(id), b); malformed != "" {
-		return nil, usageErrorf("NUMERO: %.32q: this bet cannot be sent: %s", fields[4], malformed)
+		return nil, usageErrorf("NOMBRE, APELLIDO, DOCUMENTO, NACIMIENTO, NUMERO: %.32q: this bet cannot be sent: %s",
+			fields, malformed)
 	}
 	return b, nil
 }
@@ -180,7 +181,7 @@ func askOnce(ctx context.Context, r *retry, m []byte) (Ack, error) {
 		return Ack{}, err
 	}
 	defer l.close()
-	return l.ask(m, r.idle)
+	return l.ask(m, l.idle)
 }
 
 // runHealth is mode health: it asks each address once, until one takes bets.
@@ -189,7 +190,6 @@ func runHealth(ctx context.Context, cfg *config) error {
 	if err != nil {
 		return err
 	}
-	r.idle = healthTime
 	report := "health"
 	for all := false; !all; all = r.turn() {
 		err := askHealth(ctx, r)

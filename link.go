@@ -175,7 +175,11 @@ func (r *retry) connect(ctx context.Context) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newLink(ctx, conn, r.addresses[0], r.idle), nil
+	l := newLink(ctx, conn, r.addresses[0], r.idle)
+	if end, limited := ctx.Deadline(); limited { // mode health's
+		l.idle = min(l.idle, time.Until(end))
+	}
+	return l, nil
 }
 
 // dialTimeout is how long an attempt to connect may take: what is left of

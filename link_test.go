@@ -115,6 +115,30 @@ func TestLinkStrangers(t *testing.T) {
 	}
 }
 
+// TestRetryConnectLimited: where all has a limit, as in mode health, an answer has what is left of it.
+func TestRetryConnectLimited(t *testing.T) {
+	limited, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	r := retry{addresses: []string{"test:1"}, idle: time.Hour, timeout: time.Minute, life: time.Now(),
+		dial: func(context.Context, string) (net.Conn, error) {
+			conn, _ := net.Pipe()
+			return conn, nil
+		}}
+	for _, tt := range []struct {
+		ctx  context.Context
+		most time.Duration
+	}{{context.Background(), r.idle}, {limited, time.Minute}} {
+		l, err := r.connect(tt.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.idle > tt.most || l.idle < tt.most/2 {
+			t.Errorf("got %v for an answer, want %v", l.idle, tt.most)
+		}
+		l.close()
+	}
+}
+
 func TestRetryDialTimeout(t *testing.T) {
 	for _, tt := range []struct{ timeout, since, want time.Duration }{
 		{0, 0, time.Second},
