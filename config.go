@@ -106,31 +106,30 @@ func (l *loader) find(key string) *setting {
 func (l *loader) takeFlags(args []string) error {
 	flags := flag.NewFlagSet("tp0", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // a usage error is one line, not the whole table
-	var taken error             // the first error of take: Parse has another text for it
+	var taken error             // the first error of take, which is no reason not to see a -h behind it
 	for _, s := range l.table {
 		define := flags.Func
 		if s.value.isBool {
 			define = flags.BoolFunc
 		}
 		define(s.key, "", func(text string) error {
-			taken = l.take(s, text, "-"+s.key)
-			return taken
+			if err := l.take(s, text, "-"+s.key); taken == nil {
+				taken = err
+			}
+			return nil
 		})
 	}
 	err := flags.Parse(args)
 	if l.config.help = errors.Is(err, flag.ErrHelp); l.config.help {
 		return nil
 	}
-	if taken != nil {
-		return taken
-	}
 	if err != nil {
 		return l.flagError(err)
 	}
-	if flags.NArg() > 0 {
+	if taken == nil && flags.NArg() > 0 {
 		return usageErrorf("unexpected argument %.64q: settings are written -key=value (-h lists them)", flags.Arg(0))
 	}
-	return nil
+	return taken
 }
 
 // flagError adds what to do to an error of package flag, which has no types

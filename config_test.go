@@ -323,9 +323,9 @@ func TestHelpAndVersion(t *testing.T) {
 	if c := mustLoadConfig(t, "[", nil, "-version"); !c.version || c.help {
 		t.Errorf("-version: got version %t, help %t, want true, false", c.version, c.help)
 	}
-	for _, arg := range []string{"-h", "-help", "--help"} {
-		if c := mustLoadConfig(t, "[", nil, arg); !c.help {
-			t.Errorf("%s: got help false, want true", arg)
+	for _, args := range []string{"-h", "-help", "--help", "-mode=sever -id=x -h"} {
+		if c := mustLoadConfig(t, "[", nil, strings.Fields(args)...); !c.help {
+			t.Errorf("%s: got help false, want true", args)
 		}
 	}
 }
