@@ -107,6 +107,8 @@ const (
 	logDelay = time.Millisecond
 	// logQueue is how many bytes of lines wait for standard output: then nobody adds to them.
 	logQueue = 64 << 10
+	// takesNothing is what is said of a standard output that is stuck.
+	takesNothing = "it takes nothing"
 )
 
 // A lineWriter writes whole lines, one after another, whichever goroutine they come from.
@@ -171,32 +173,35 @@ func (w *lineWriter) writeLoop() {
 		lines, w.queued, w.began = w.queued, lines[:0], time.Now()
 		w.changed.Broadcast()
 		w.mu.Unlock()
-		err := w.write(lines)
+		n, err := w.write(lines)
 		w.mu.Lock()
 		w.began = time.Time{}
 		if err != nil {
-			w.dropped += bytes.Count(lines, []byte{'\n'})
-		} else if w.dropped > 0 {
+			w.dropped += bytes.Count(lines[n:], []byte{'\n'})
+		} else if w.dropped > 0 { // behind what is queued: it was full when they came
 			missing := slog.NewRecord(time.Now(), slog.LevelWarn, actLog, 0)
 			missing.Add(fail, "lines", w.dropped, "reason", "nothing took them: they are missing here")
-			w.queued, w.dropped = append(append(appendLine(nil, missing), '\n'), w.queued...), 0
+			w.queued, w.dropped = append(appendLine(w.queued, missing), '\n'), 0
 		}
 		w.changed.Broadcast()
 	}
 }
 
-// write writes lines. If that fails, or takes too long, standard error is told.
-func (w *lineWriter) write(lines []byte) (err error) {
+// write writes lines, and returns how many bytes were written. If that fails, or takes too long,
+// standard error is told.
+func (w *lineWriter) write(lines []byte) (n int, err error) {
 	late := time.AfterFunc(logPatience, func() {
-		w.tell("it takes nothing")
+		w.tell(takesNothing)
+		w.mu.Lock() // or who is just about to wait would miss it
+		defer w.mu.Unlock()
 		w.changed.Broadcast()
 	})
 	defer late.Stop()
-	w.bar.Load().around(func() { _, err = w.out.Write(lines) })
+	w.bar.Load().around(func() { n, err = w.out.Write(lines) })
 	if err != nil {
 		w.tell(err.Error())
 	}
-	return err
+	return n, err
 }
 
 // drain waits until all lines are written, or nothing takes them.
@@ -205,6 +210,9 @@ func (w *lineWriter) drain() {
 	defer w.mu.Unlock()
 	for (len(w.queued) > 0 || !w.began.IsZero()) && !w.stuck() {
 		w.changed.Wait()
+	}
+	if w.stuck() {
+		w.tell(takesNothing) // before the program ends, if it does
 	}
 }
 
