@@ -45,6 +45,24 @@ func TestLayout(t *testing.T) {
 	}
 }
 
+// TestReadmeJumps: each function that the README names with its file stands there.
+func TestReadmeJumps(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	jumps := regexp.MustCompile("`(\\w+)` \\((\\w+\\.go)\\)").FindAllSubmatch(text, -1)
+	if len(jumps) != 5 {
+		t.Errorf("got %d functions with their files, want 5", len(jumps))
+	}
+	for _, jump := range jumps {
+		file, err := os.ReadFile(string(jump[2]))
+		if err != nil || !regexp.MustCompile(`(?m)^func (\(.*\) )?`+string(jump[1])+`\(`).Match(file) {
+			t.Errorf("got no function %s in %s (%v), want one", jump[1], jump[2], err)
+		}
+	}
+}
+
 // layoutBreaches type-checks the files of one build and returns each breach with an example of it.
 func layoutBreaches(t *testing.T, context *build.Context, exports importer.Lookup,
 	layer map[string]int) map[string]string {

@@ -115,7 +115,7 @@ func TestLinkStrangers(t *testing.T) {
 	}
 }
 
-// TestRetryConnectLimited: where all has a limit, as in mode health, an answer has what is left of it.
+// TestRetryConnectLimited: where all has a limit, as in mode health, an answer has what is left.
 func TestRetryConnectLimited(t *testing.T) {
 	limited, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

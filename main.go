@@ -10,6 +10,7 @@
 //	tp0 -mode=forget -id=1              have a stopped server forget a source, data.source
 //	tp0 -mode=health                    exit 0 when the server at server.address answers, else 1
 //	tp0 -mode=sample -id=1 -bets=1000   print a synthetic agency file
+//	tp0 -mode=keys   -agencies=5        make the keys of a server and of agencies 1 to 5
 //	tp0 -version
 //	tp0 -h                              all settings
 //
@@ -20,14 +21,14 @@
 //	audit.go     mode check: what a client would send
 //	server.go    the life of the server: accept, drain
 //	conn.go      one connection, a handler for each message
-//	answer.go    the answers that a connection owes
+//	answer.go    the answers that a connection owes, each until what it is about is on disk
 //	decide.go    a BATCH to what is stored and what is refused
 //	status.go    the status page, over HTTP (status_off.go: a build without it)
 //	metrics.go   the metrics
 //	page.go      what the page says
 //	figures.go   all figures of the page and the metrics, at one moment
 //	verify.go    mode verify: whether all that a store holds agrees
-//	client.go    the life of the client: sessions, each a connection
+//	client.go    the life of the client: sessions, each a connection; what is sent again
 //	ask.go       what is asked beside: winners, modes bet and health
 //	window.go    batches in flight
 //	link.go      one connection to a server; when to try again
@@ -50,7 +51,7 @@
 //	keys.go      key files, the file of known keys, mode keys
 //	lottery.go   who has finished, the draw, the winners
 //	buffers.go   what connections read into, and how messages are cut from it
-//	proto.go     the messages on the wire
+//	proto.go     the messages on the wire, and how long they may be
 //	reader.go    the CSV of an agency file
 //	bet.go       a bet, and what is wrong with it
 //	config.go    where settings come from: flags, environment, file
