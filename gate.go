@@ -14,7 +14,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -54,18 +53,12 @@ type gate struct {
 	done  chan struct{} // closed by Close
 	shut  sync.Once
 
-	mu        sync.Mutex // protects following
-	known     map[fingerprint]uint8
-	strangers map[*stranger]struct{}
-	held      map[*keyedConn]struct{}
-	refusals  struct{ second, lines, unsaid int } // of the last second; unsaid: without a line
-	facts     gateFacts
-}
-
-// gateFacts are for the status page.
-type gateFacts struct {
-	made       map[uint8]time.Time // when the newest known key of each agency was made; never changed
-	handshakes map[string]uint64   // by result
+	mu         sync.Mutex // protects following
+	known      map[fingerprint]knownKey
+	strangers  map[*stranger]struct{}
+	held       map[*keyedConn]struct{}
+	refusals   struct{ second, lines, unsaid int } // of the last second; unsaid: without a line
+	handshakes map[string]uint64                   // by result
 }
 
 // An arrival is what Accept returns.
@@ -96,8 +89,8 @@ func loadGate(cfg *config, log *slog.Logger) (func(net.Listener) net.Listener, e
 	}
 	g := &gate{keys: keys, path: cfg.tlsKnown, log: log, known: known,
 		ready: make(chan arrival), freed: make(chan struct{}, 1), done: make(chan struct{}),
-		strangers: map[*stranger]struct{}{}, held: map[*keyedConn]struct{}{}}
-	g.facts = gateFacts{keysMade(text), map[string]uint64{"accepted": 0, "refused": 0}}
+		strangers: map[*stranger]struct{}{}, held: map[*keyedConn]struct{}{},
+		handshakes: map[string]uint64{"accepted": 0, "refused": 0}}
 	g.tls = newTLS(keys, g.check)
 	log.Info(actKnown, success, "keys", len(known), "key", keys.own)
 	return func(l net.Listener) net.Listener {
@@ -272,7 +265,7 @@ func (g *gate) hold(c *keyedConn) (reason string) {
 	}
 	c.agency = agency
 	g.held[c] = struct{}{}
-	g.facts.handshakes["accepted"]++
+	g.handshakes["accepted"]++
 	return ""
 }
 
@@ -281,8 +274,8 @@ func (g *gate) whose(key fingerprint) (agency uint8, ok bool) {
 	if key == g.keys.own {
 		return 0, true
 	}
-	agency, ok = g.known[key]
-	return agency, ok
+	known, ok := g.known[key]
+	return known.agency, ok
 }
 
 // check refuses a certificate whose key is not known.
@@ -305,7 +298,7 @@ func (g *gate) refused(s *stranger, reason, todo string) {
 		details = append(details, "todo", todo)
 	}
 	g.mu.Lock()
-	g.facts.handshakes["refused"]++
+	g.handshakes["refused"]++
 	r := &g.refusals
 	if now := int(time.Now().Unix()); now != r.second {
 		r.second, r.lines = now, 0
@@ -361,14 +354,14 @@ func (g *gate) look(taken []byte) ([]byte, error) {
 	if err != nil || !bytes.Equal(text, again) || bytes.Equal(text, taken) {
 		return taken, err
 	}
-	g.take(known, keysMade(text))
+	g.take(known)
 	return text, nil
 }
 
 // take makes known the keys that are let in. Connections of others are closed.
-func (g *gate) take(known map[fingerprint]uint8, made map[uint8]time.Time) {
+func (g *gate) take(known map[fingerprint]knownKey) {
 	g.mu.Lock()
-	g.known, g.facts.made = known, made
+	g.known = known
 	closed := 0
 	for c := range g.held {
 		if agency, ok := g.whose(c.key); !ok || agency != c.agency {
@@ -385,24 +378,13 @@ func (g *gate) take(known map[fingerprint]uint8, made map[uint8]time.Time) {
 func (g *gate) keyFacts() (made map[uint8]time.Time, handshakes map[string]uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.facts.made, maps.Clone(g.facts.handshakes)
-}
-
-// keysMade returns when the newest key of each agency was made, by the text of a known file.
-func keysMade(text []byte) map[uint8]time.Time {
-	made := map[uint8]time.Time{}
-	for line := range strings.Lines(string(text)) {
-		line, _, _ = strings.Cut(line, "#")
-		words := strings.Fields(line)
-		_, agency, err := parseKnownLine(words)
-		if err != nil {
-			continue
-		}
-		if day, _ := time.Parse(time.DateOnly, words[2]); day.After(made[agency]) {
-			made[agency] = day
+	made = map[uint8]time.Time{}
+	for _, key := range g.known {
+		if key.made.After(made[key.agency]) {
+			made[key.agency] = key.made
 		}
 	}
-	return made
+	return made, maps.Clone(g.handshakes)
 }
 
 // A keyedConn is a connection whose key is known.

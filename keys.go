@@ -161,9 +161,15 @@ func parseKey(block *pem.Block) (*ecdsa.PrivateKey, error) {
 		"makes it", kind)
 }
 
+// A knownKey is what the file of known keys says of one.
+type knownKey struct {
+	agency uint8
+	made   time.Time
+}
+
 // readKnown reads the file of known keys: whose each one is. Whoever may write to it lets
 // in whom they like, so that is its owner's alone, or their group's.
-func readKnown(path string) (text []byte, known map[fingerprint]uint8, err error) {
+func readKnown(path string) (text []byte, known map[fingerprint]knownKey, err error) {
 	if text, err = readKeyText(path, 0o002); err != nil {
 		return nil, nil, err
 	}
@@ -175,11 +181,11 @@ func readKnown(path string) (text []byte, known map[fingerprint]uint8, err error
 
 // parseKnown reads the text of a known file. A text without anything in it is an error: an
 // editor that empties the file before it writes must not throw all agencies out.
-func parseKnown(text []byte) (map[fingerprint]uint8, error) {
+func parseKnown(text []byte) (map[fingerprint]knownKey, error) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil, errors.New("is empty: to let nobody in leave a comment in it")
 	}
-	known := map[fingerprint]uint8{}
+	known := map[fingerprint]knownKey{}
 	number := 0
 	for line := range strings.Lines(string(text)) {
 		number++
@@ -188,37 +194,38 @@ func parseKnown(text []byte) (map[fingerprint]uint8, error) {
 		if len(words) == 0 {
 			continue
 		}
-		key, agency, err := parseKnownLine(words)
-		if err == nil && known[key] != 0 {
-			err = fmt.Errorf("the key stands above already, as agency %d's", known[key])
+		key, line, err := parseKnownLine(words)
+		if before, twice := known[key]; err == nil && twice {
+			err = fmt.Errorf("the key stands above already, as agency %d's", before.agency)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", number, err)
 		}
-		known[key] = agency
+		known[key] = line
 	}
 	return known, nil
 }
 
 // parseKnownLine reads `agency-7 sha256:BASE64 2026-11-24`. There is one spelling for each.
-func parseKnownLine(words []string) (key fingerprint, agency uint8, err error) {
+func parseKnownLine(words []string) (key fingerprint, known knownKey, err error) {
 	if len(words) != 3 {
-		return key, 0, fmt.Errorf("has %d words: takes agency-N, sha256:…, and a date", len(words))
+		return key, known, fmt.Errorf("has %d words: takes agency-N, sha256:…, and a date", len(words))
 	}
 	digits, named := strings.CutPrefix(words[0], "agency-")
 	n, err := strconv.ParseUint(digits, 10, 8)
 	if !named || err != nil || n == 0 || strconv.FormatUint(n, 10) != digits {
-		return key, 0, fmt.Errorf("%.64q: takes agency-1 to agency-255", words[0])
+		return key, known, fmt.Errorf("%.64q: takes agency-1 to agency-255", words[0])
 	}
 	base, named := strings.CutPrefix(words[1], "sha256:")
 	sum, err := base64.StdEncoding.Strict().DecodeString(base)
 	if !named || err != nil || len(sum) != len(key) {
-		return key, 0, fmt.Errorf("%.64q: takes sha256: and the fingerprint's 44 characters", words[1])
+		return key, known, fmt.Errorf("%.64q: takes sha256: and the fingerprint's 44 characters", words[1])
 	}
-	if _, err := time.Parse(time.DateOnly, words[2]); err != nil {
-		return key, 0, fmt.Errorf("%.64q: takes a date, YYYY-MM-DD", words[2])
+	made, err := time.Parse(time.DateOnly, words[2])
+	if err != nil {
+		return key, known, fmt.Errorf("%.64q: takes a date, YYYY-MM-DD", words[2])
 	}
-	return fingerprint(sum), uint8(n), nil
+	return fingerprint(sum), knownKey{uint8(n), made}, nil
 }
 
 // keysDir is where mode keys makes its files.
@@ -312,8 +319,8 @@ func (m *keyMaker) openKnown(make bool) error {
 	if err != nil {
 		return err
 	}
-	for _, agency := range known {
-		m.count[agency]++
+	for _, key := range known {
+		m.count[key.agency]++
 	}
 	m.office = true
 	if text[len(text)-1] != '\n' {

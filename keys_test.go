@@ -68,19 +68,19 @@ func FuzzKnown(f *testing.F) {
 			return
 		}
 		again := []byte("#\n")
-		for key, agency := range known {
-			if agency == 0 || !bytes.Contains(text, []byte(key.String())) {
-				t.Fatalf("%q: got %v of agency %d, which it does not hold", text, key, agency)
+		for key, k := range known {
+			if k.agency == 0 || !bytes.Contains(text, []byte(key.String())) {
+				t.Fatalf("%q: got %v of agency %d, which it does not hold", text, key, k.agency)
 			}
-			again = fmt.Appendf(again, "agency-%d %v 2026-11-24\n", agency, key)
+			again = fmt.Appendf(again, "agency-%d %v %s\n", k.agency, key, k.made.Format(time.DateOnly))
 		}
 		same, err := parseKnown(again)
 		if err != nil || len(same) != len(known) {
 			t.Fatalf("%q: written anew %q: got %v, %v", text, again, same, err)
 		}
-		for key, agency := range known {
-			if same[key] != agency {
-				t.Fatalf("%q: got agency %d of %v, want %d", again, same[key], key, agency)
+		for key, k := range known {
+			if same[key] != k {
+				t.Fatalf("%q: got %v of %v, want %v", again, same[key], key, k)
 			}
 		}
 	})
@@ -192,9 +192,12 @@ func TestNoClock(t *testing.T) {
 
 // TestKeysMade has the dates of a known file: of an agency's keys the newest counts.
 func TestKeysMade(t *testing.T) {
-	made := keysMade([]byte("# keys\nagency-7 " + someKey + " 2026-11-24\nagency-7 " + otherKey +
-		" 2026-11-26 # new\n" +
-		"agency-7 x 2026-11-27\nagency-9 " + someKey + " 2026-01-02"))
+	known, err := parseKnown([]byte("# keys\nagency-7 " + someKey + " 2026-11-24\nagency-7 " + otherKey +
+		" 2026-11-26 # new\nagency-9 sha256:" + strings.Repeat("A", 43) + "= 2026-01-02"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, _ := (&gate{known: known}).keyFacts()
 	got := made[7].Format(time.DateOnly) + " " + made[9].Format(time.DateOnly)
 	if want := "2026-11-26 2026-01-02"; got != want || len(made) != 2 {
 		t.Errorf("got %s and %d agencies, want %s", got, len(made), want)
