@@ -51,7 +51,8 @@ func (g *group) end(err error) {
 	close(g.done)
 }
 
-// groups are those that are not done, in the order of open, committing, logged: the last came first.
+// groups are those that are not done, in the order of open, committing, logged: the last came
+// first.
 type groups struct {
 	open       *group    // what comes now goes here
 	committing *group    // what the committer has in hand; nil: nothing
@@ -73,7 +74,8 @@ func (q *groups) next() *group {
 // settling reports whether a group is being settled.
 func (q *groups) settling() bool { return q.logged != nil && q.unwritten == nil }
 
-// lacksCompany reports whether the open group is small and more messages are likely to join it soon.
+// lacksCompany reports whether the open group is small and more messages are likely to join it
+// soon.
 func (q *groups) lacksCompany() bool {
 	return len(q.open.buf) < groupSmall && (q.settling() || q.open.messages < q.expected)
 }

@@ -41,15 +41,19 @@ type ledger struct {
 	stop    chan struct{} // ends the helpers
 	helpers sync.WaitGroup
 
-	length    int64        // bytes of the bets file with all rows that were written
-	spilled   bool         // it may have rows behind, of a write that failed
-	unwritten atomic.Int32 // records that the log may have and whose rows the bets file lacks: two at most
-	stuck     error        // why those must be undone and could not be yet; the committer's alone
-
+	lag
 	writing sync.Mutex // held while the committer or syncLoop writes to the log or syncs it
 
 	checkpointing sync.Mutex            // held for one checkpoint
 	fatal         atomic.Pointer[error] // nothing is written or synced any more; sticky
+}
+
+// A lag is how far the bets file is, and what it lacks of the log.
+type lag struct {
+	length    int64        // bytes of the bets file with all rows that were written
+	spilled   bool         // it may have rows behind, of a write that failed
+	unwritten atomic.Int32 // records that the log may have and whose rows the bets file lacks: two at most
+	stuck     error        // why those must be undone and could not be yet; the committer's alone
 }
 
 // A ledgerOwner is whoever puts records into a ledger, and knows what they say.
@@ -73,8 +77,8 @@ func (l *ledger) start(owner ledgerOwner, interval time.Duration) {
 }
 
 // append makes a record durable, of which the first walRecordHead bytes are the log's, and returns
-// its number. Its rows have the CRC sum. The rows of the record before it may be on their way to the bets file meanwhile, if
-// it fits. After an error takeBack must be called.
+// its number. Its rows have the CRC sum. The rows of the record before it may be on their way to
+// the bets file meanwhile, if it fits. After an error takeBack must be called.
 func (l *ledger) append(record, rows []byte, sum uint32) (sequence uint64, err error) {
 	// The steps are those of "Commit of a group" in docs/durability.md.
 	l.writing.Lock()
@@ -120,9 +124,9 @@ func (l *ledger) write(rows []byte) error {
 
 // takeBack undoes all records whose rows the bets file lacks, after append or write failed with
 // cause, and returns that. After an error that is not fatal neither the log nor the bets file has
-// anything of them, unless the ledger is stuck: they could not be undone yet, for want of room. Then
-// part of them, or all, may be on the disk, and nothing may be said of them. hasRoom undoes them
-// when there is room. A start after a crash meanwhile finds each whole or not at all.
+// anything of them, unless the ledger is stuck: they could not be undone yet, for want of room.
+// Then part of them, or all, may be on the disk, and nothing may be said of them. hasRoom undoes
+// them when there is room. A start after a crash meanwhile finds each whole or not at all.
 func (l *ledger) takeBack(cause error) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()

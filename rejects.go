@@ -112,8 +112,8 @@ func (r *rejects) readRows(f *os.File, size int64) error {
 	return errors.New("it does not start with a rejected record, so it is not ours to write to")
 }
 
-// A rowReader reads rows as they are written here, however long. Package encoding/csv would be 15 KB
-// more of program, for this alone.
+// A rowReader reads rows as they are written here, however long. Package encoding/csv would be
+// 15 KB more of program, for this alone.
 type rowReader struct {
 	*bufio.Reader
 	at int64 // where the next row starts; behind an error, what was read

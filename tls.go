@@ -27,9 +27,9 @@ import (
 // handshakeTime is how long a handshake may take.
 const handshakeTime = 15 * time.Second
 
-// recordMax is how many bytes a client puts into a record: two messages nearly, less than the 16 KiB
-// that a record takes. The other side keeps a buffer for the longest record as long as the connection
-// lasts, which is 16 KiB for these and 18 for those.
+// recordMax is how many bytes a client puts into a record: two messages nearly, less than the
+// 16 KiB that a record takes. The other side keeps a buffer for the longest record as long as the
+// connection lasts, which is 16 KiB for these and 18 for those.
 const recordMax = 15 << 10
 
 // A dialer connects to a server.

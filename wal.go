@@ -245,8 +245,8 @@ func (w *wal) fill(f file, from, to int64) error {
 	return nil
 }
 
-// begin makes a free segment ready for records from w.next on. It has its full size, durably, before
-// the header says so, and the header is durable before any record is written behind it.
+// begin makes a free segment ready for records from w.next on. It has its full size, durably,
+// before the header says so, and the header is durable before any record is written behind it.
 func (w *wal) begin(s *segment) error {
 	if s.size < w.size {
 		if err := w.fill(s.file, s.size, w.size); err != nil {
@@ -258,7 +258,8 @@ func (w *wal) begin(s *segment) error {
 		s.size = w.size
 	}
 	if w.epoch == 0 {
-		// Nobody can guess it: ChaCha8, seeded by the system. crypto/rand would be 12 KB more of program.
+		// Nobody can guess it: ChaCha8, seeded by the system. crypto/rand would be 12 KB more of
+		// program.
 		w.epoch = rand.Uint64() >> 1 // there is no end to its growing
 	}
 	w.epoch++
