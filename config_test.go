@@ -204,6 +204,10 @@ func TestConfigAccepted(t *testing.T) {
 	}
 }
 
+// takesYAML is what the error says of all that is outside the subset.
+const takesYAML = "takes key: value on one line, with a space after the colon and quotes where they are needed; " +
+	"no list, flow or block form, anchor, tag, directive or second document"
+
 // fileRefused holds config files and the whole error.
 var fileRefused = []struct{ file, want string }{
 	{"batch:\n\n  maxAmount: many", `config.yaml:3: batch.maxAmount: "many" is not a whole number: takes 1 to 65535`},
@@ -231,6 +235,8 @@ var fileRefused = []struct{ file, want string }{
 	{"# c\nperiod: 1s", `config.yaml:2: unknown key "period" (nearest: loop.period)`},
 	{"loop:\n  periods: 1s", `config.yaml:2: unknown key "loop.periods" (nearest: loop.period)`},
 	{"mode: server", `config.yaml:1: unknown key "mode" (nearest: id)`},
+	{"log:\n  level: a: b", `config.yaml:2: cannot read "a: b": ` + takesYAML},
+	{"# c\nserver: {port: 1}", `config.yaml:2: cannot read "{port: 1}": ` + takesYAML},
 	{"loop:\n\tamount: 1", `config.yaml:2: a tab in the indentation: use spaces`},
 	{"id: 1\nid: 2", `config.yaml:2: duplicate key "id": it stands on line 1 already`},
 }
