@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"strconv"
 	"unicode"
@@ -71,19 +72,14 @@ type rule struct {
 // check returns the first reason to refuse b, in the order of the contract: agency, names,
 // document, birthdate, number.
 func (r rule) check(b *Bet) refusal {
-	if b.Agency == 0 {
-		return badAgency
-	}
-	if r.agency != 0 && b.Agency != r.agency {
-		return otherAgency
-	}
-	if why := checkName(b.First, emptyFirst); why != accepted {
-		return why
-	}
-	if why := checkName(b.Last, emptyLast); why != accepted {
-		return why
-	}
+	name := cmp.Or(checkName(b.First, emptyFirst), checkName(b.Last, emptyLast))
 	switch {
+	case b.Agency == 0:
+		return badAgency
+	case r.agency != 0 && b.Agency != r.agency:
+		return otherAgency
+	case name != accepted:
+		return name
 	case !isDocument(b.Document):
 		return badDocument
 	case !isDate(b.Birthdate):
