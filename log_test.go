@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -15,88 +14,15 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"tp0/tools/proc"
 )
 
-// logLine is the form of a line: time, level padded to 8, action, result, and keys with their
-// values.
-var logLine = regexp.MustCompile(`^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (DEBUG   |INFO    |WARNING |ERROR   ) ` +
-	`action: ([a-z_]+)( \| [A-Za-z0-9_.]+: [^|]*)+$`)
-
-// checkLogLine fails the test if line, which has no line break at its end, is not a line of the
-// log: for the course's parser, which sees it behind the container's name and splits at '|', and in
-// the form that is promised.
+// checkLogLine fails the test if line, which has no line break at its end, is not a line of the log.
 func checkLogLine(t testing.TB, line string) {
 	t.Helper()
-	if reason := logLineFault(line); reason != "" {
+	if reason := proc.LineFault(line); reason != "" {
 		t.Errorf("log line %q: %s", line, reason)
-	}
-}
-
-// logLineFault says what is wrong with a line, or "".
-func logLineFault(line string) string {
-	parts := strings.Split("tp0 | "+line, "|")
-	if len(parts) < 3 {
-		return "got " + strconv.Itoa(len(parts)) + " parts, want at least 3"
-	}
-	switch strings.TrimSpace(parts[2]) {
-	case "result: success", "result: fail", "result: in_progress":
-	default:
-		return "got " + strconv.Quote(parts[2]) + " where the result should be"
-	}
-	for _, part := range parts[3:] {
-		if !strings.Contains(part, ":") {
-			return "no colon in " + strconv.Quote(part)
-		}
-	}
-	match := logLine.FindStringSubmatch(line)
-	if match == nil {
-		return "not in the form `time level action: NAME | key: value…`"
-	}
-	if _, err := time.Parse("2006-01-02 15:04:05", match[1]); err != nil {
-		return err.Error()
-	}
-	if match[3] == "exit" {
-		return "the action is called exit, the course's word for the end of a container"
-	}
-	if !utf8.ValidString(line) || strings.ContainsFunc(line, breaksLines) {
-		return "has bytes that are not UTF-8, or characters that break lines"
-	}
-	return ""
-}
-
-// breaksLines tells whether a terminal or a parser may take char for a line break or a command.
-func breaksLines(char rune) bool {
-	return unicode.IsControl(char) || char == '\u2028' || char == '\u2029'
-}
-
-func TestCheckLogLine(t *testing.T) {
-	const head = "2024-09-03 16:15:58 INFO     action: config | "
-	good := []string{
-		head + "result: success",
-		head + "result: fail | cantidad: 3 | estado: #1 x; #2 y: z",
-		"2024-09-03 16:15:58 WARNING  action: connect | result: in_progress | motivo: ",
-	}
-	for _, line := range good {
-		if got := logLineFault(line); got != "" {
-			t.Errorf("%q: got %q, want no fault", line, got)
-		}
-	}
-	bad := []string{
-		"", "hello", "a | b", head + "result: done", head + "client_id: 1 | result: success",
-		head + "result: success | no colon",
-		head + "result: success | a: b | ", "action: config | result: success",
-		"2024-09-03 16:15:58 INFO action: config | result: success",
-		"2024-09-03 16:15:58 NOTICE   action: config | result: success",
-		"2024-13-03 16:15:58 INFO     action: config | result: success",
-		"2024-09-03 16:15:58 INFO     action: exit | result: success",
-		head + "result: success | a: b\nc", head + "result: success | a: \xff", head + "result: success | a: \u2028",
-		head + "result: success | a: \x1b[K",
-		head + "result: success\n",
-	}
-	for _, line := range bad {
-		if logLineFault(line) == "" {
-			t.Errorf("%q: got no fault, want one", line)
-		}
 	}
 }
 
@@ -175,7 +101,7 @@ func TestAppendHarmless(t *testing.T) {
 	}
 	for char := rune(0); char <= unicode.MaxRune; char++ { // no character of any kind breaks a line
 		got := appendHarmless(nil, string(char))
-		if !utf8.Valid(got) || bytes.ContainsFunc(got, breaksLines) || bytes.ContainsRune(got, '|') {
+		if !utf8.Valid(got) || bytes.ContainsFunc(got, proc.BreaksLines) || bytes.ContainsRune(got, '|') {
 			t.Fatalf("U+%04X: got %q, which is not harmless", char, got)
 		}
 	}

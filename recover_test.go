@@ -71,12 +71,13 @@ func startDamaged(d *simDisk, o *oracle) (started bool, err error) {
 	return true, err
 }
 
-// TestStoreFlips flips a bit of every byte of the log, of the snapshot, and of the log with the
-// bets file cut back to the checkpoint.
-func TestStoreFlips(t *testing.T) {
-	t.Parallel()
+// damageEachByte damages a store at each byte of some of its files, with its bets file cut back to
+// the checkpoint and without. Every start has all, or is refused; lost says where it may have less:
+// nothing but the rows that were cut off tells there that the last record was answered.
+func damageEachByte(t *testing.T, names []string, damage func(f *simInode, i int), lost func(name string, i int) bool) {
+	t.Helper()
 	d, o := smallStore(t)
-	for _, name := range []string{".wal.00", ".wal.01", ".state"} {
+	for _, name := range names {
 		for _, cut := range []bool{false, true} {
 			started, refused, fewer := 0, 0, 0
 			data := d.read(testPath + name)
@@ -88,10 +89,10 @@ func TestStoreFlips(t *testing.T) {
 				if cut {
 					cutBack(t, k)
 				}
-				k.dir[testPath+name].cache[i] ^= 1 << (i % 8)
+				damage(k.dir[testPath+name], i)
 				switch ok, err := startDamaged(k, o); {
-				case err != nil && cut && inLastRecord(name, i):
-					fewer++ // exactly what a cut in its write leaves, when it is not answered
+				case err != nil && cut && lost(name, i):
+					fewer++
 				case err != nil:
 					t.Fatalf("%s, byte %d, bets file cut back %v: %v", name, i, cut, err)
 				case ok:
@@ -104,6 +105,13 @@ func TestStoreFlips(t *testing.T) {
 				"last record", name, cut, started, refused, fewer)
 		}
 	}
+}
+
+// TestStoreFlips flips a bit of every byte of the log and of the snapshot.
+func TestStoreFlips(t *testing.T) {
+	t.Parallel()
+	damageEachByte(t, []string{".wal.00", ".wal.01", ".state"},
+		func(f *simInode, i int) { f.cache[i] ^= 1 << (i % 8) }, inLastRecord)
 }
 
 // inLastRecord tells whether byte i of a file of smallStore is in the last record: nothing but
@@ -127,37 +135,10 @@ func skipZeros(data []byte, i int) bool {
 // TestStoreTruncations cuts each file at every byte.
 func TestStoreTruncations(t *testing.T) {
 	t.Parallel()
-	d, o := smallStore(t)
-	for _, name := range []string{".wal.00", ".wal.01", ".state", ""} {
-		for _, cut := range []bool{false, true} {
-			started, refused, fewer := 0, 0, 0
-			data := d.read(testPath + name)
-			for i := range data {
-				if skipZeros(data, i) {
-					continue
-				}
-				k := d.kill()
-				if cut {
-					cutBack(t, k)
-				}
-				if file := k.dir[testPath+name]; i < len(file.cache) {
-					file.cache = file.cache[:i]
-				}
-				switch ok, err := startDamaged(k, o); {
-				case err != nil && cut && name == ".wal.01" && i < walHead:
-					fewer++ // such a file is what a crash leaves of one that was being made
-				case err != nil:
-					t.Fatalf("%s cut at byte %d, bets file cut back %v: %v", name, i, cut, err)
-				case ok:
-					started++
-				default:
-					refused++
-				}
-			}
-			t.Logf("%s, bets file cut back %v: %d starts with all, %d refused, %d without the "+
-				"last record", name, cut, started, refused, fewer)
-		}
-	}
+	damageEachByte(t, []string{".wal.00", ".wal.01", ".state", ""},
+		func(f *simInode, i int) { f.cache = f.cache[:min(i, len(f.cache))] },
+		// such a file is what a crash leaves of one that was being made
+		func(name string, i int) bool { return name == ".wal.01" && i < walHead })
 }
 
 // TestStoreDamage removes and changes whole files: the error says what is wrong with which.
@@ -297,30 +278,36 @@ func TestRecoverTwice(t *testing.T) {
 	}
 }
 
-// openFrozen opens a store that a version left behind: a snapshot of one batch; more, two
-// agencies that finished, and the draw in the log; and a bets file that has only the first row
-// of those. want.csv and the CRCs in the tests were computed by other means. The segment is
-// kept without the zeros behind its last record.
-func openFrozen(t *testing.T, version string) *store {
+// copyFrozen copies a store that a version left behind, and returns the path of its bets file: a
+// snapshot of one batch; more, two agencies that finished, and the draw in the log; and a bets file
+// that has only the first row of those. want.csv and the CRCs in the tests were computed by other
+// means. The segment is kept without the zeros behind its last record.
+func copyFrozen(t *testing.T, version string) (path string) {
 	t.Helper()
-	from, dir := filepath.Join("testdata", "store", version), t.TempDir()
+	dir := t.TempDir()
 	for _, name := range []string{"bets.csv", "bets.csv.state", "bets.csv.wal.00"} {
-		data, err := os.ReadFile(filepath.Join(from, name))
+		data, err := os.ReadFile(filepath.Join("testdata", "store", version, name))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if strings.Contains(name, ".wal.") {
 			data = grown(data, walSegment)
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want, err := os.ReadFile(filepath.Join(from, "want.csv"))
+	return filepath.Join(dir, "bets.csv")
+}
+
+// openFrozen opens a copy of such a store.
+func openFrozen(t *testing.T, version string) *store {
+	t.Helper()
+	path := copyFrozen(t, version)
+	want, err := os.ReadFile(filepath.Join("testdata", "store", version, "want.csv"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "bets.csv")
 	s := openTest(t, openTestDisk(t, path), storeOptions{path: path, agencies: 2, winner: 9})
 	t.Cleanup(func() { s.close() })
 	got, err := os.ReadFile(path)

@@ -2,8 +2,6 @@ package main
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -181,20 +179,7 @@ func TestVerifyAdopted(t *testing.T) {
 // TestVerifyFrozen verifies the frozen stores before and after their first start.
 func TestVerifyFrozen(t *testing.T) {
 	for version, want := range map[string]string{"v1": "version 1", "v2": "bets.csv ends at byte"} {
-		from, dir := filepath.Join("testdata", "store", version), t.TempDir()
-		for _, name := range []string{"bets.csv", "bets.csv.state", "bets.csv.wal.00"} {
-			data, err := os.ReadFile(filepath.Join(from, name))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if strings.Contains(name, ".wal.") {
-				data = grown(data, walSegment)
-			}
-			if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		path := filepath.Join(dir, "bets.csv")
+		path := copyFrozen(t, version)
 		if _, err := verifyTest(new(osDisk), path); err == nil || !strings.Contains(err.Error(), want) ||
 			!strings.Contains(err.Error(), "start") {
 			t.Errorf("%s: got %v, want %q, and that it is to be started", version, err, want)

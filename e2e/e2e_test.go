@@ -413,3 +413,11 @@ func beside(group *sync.WaitGroup, work func()) {
 		work()
 	}()
 }
+
+// checkLogLine fails the test if line, which has no line break at its end, is not a line of the log.
+func checkLogLine(t testing.TB, line string) {
+	t.Helper()
+	if reason := proc.LineFault(line); reason != "" {
+		t.Errorf("log line %q: %s", line, reason)
+	}
+}

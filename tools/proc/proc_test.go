@@ -79,3 +79,34 @@ func TestStatusBytes(t *testing.T) {
 		t.Errorf("got %d, want nothing known", got)
 	}
 }
+
+func TestLineFault(t *testing.T) {
+	const head = "2024-09-03 16:15:58 INFO     action: config | "
+	good := []string{
+		head + "result: success",
+		head + "result: fail | cantidad: 3 | estado: #1 x; #2 y: z",
+		"2024-09-03 16:15:58 WARNING  action: connect | result: in_progress | motivo: ",
+	}
+	for _, line := range good {
+		if got := LineFault(line); got != "" {
+			t.Errorf("%q: got %q, want no fault", line, got)
+		}
+	}
+	bad := []string{
+		"", "hello", "a | b", head + "result: done", head + "client_id: 1 | result: success",
+		head + "result: success | no colon",
+		head + "result: success | a: b | ", "action: config | result: success",
+		"2024-09-03 16:15:58 INFO action: config | result: success",
+		"2024-09-03 16:15:58 NOTICE   action: config | result: success",
+		"2024-13-03 16:15:58 INFO     action: config | result: success",
+		"2024-09-03 16:15:58 INFO     action: exit | result: success",
+		head + "result: success | a: b\nc", head + "result: success | a: \xff", head + "result: success | a: \u2028",
+		head + "result: success | a: \x1b[K",
+		head + "result: success\n",
+	}
+	for _, line := range bad {
+		if LineFault(line) == "" {
+			t.Errorf("%q: got no fault, want one", line)
+		}
+	}
+}

@@ -1,10 +1,9 @@
-package e2e
+package proc
 
 import (
 	"regexp"
 	"strconv"
 	"strings"
-	"testing"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -15,18 +14,10 @@ import (
 var logLine = regexp.MustCompile(`^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (DEBUG   |INFO    |WARNING |ERROR   ) ` +
 	`action: ([a-z_]+)( \| [A-Za-z0-9_.]+: [^|]*)+$`)
 
-// checkLogLine fails the test if line, which has no line break at its end, is not a line of the
-// log: for the course's parser, which sees it behind the container's name and splits at '|', and
-// in the form that is promised.
-func checkLogLine(t testing.TB, line string) {
-	t.Helper()
-	if reason := logLineFault(line); reason != "" {
-		t.Errorf("log line %q: %s", line, reason)
-	}
-}
-
-// logLineFault says what is wrong with a line, or "".
-func logLineFault(line string) string {
+// LineFault says what is wrong with a line of the log, which has no line break at its end, or "":
+// for the course's parser, which sees it behind the container's name and splits at '|', and in
+// the form that is promised.
+func LineFault(line string) string {
 	parts := strings.Split("tp0 | "+line, "|")
 	if len(parts) < 3 {
 		return "got " + strconv.Itoa(len(parts)) + " parts, want at least 3"
@@ -51,13 +42,13 @@ func logLineFault(line string) string {
 	if match[3] == "exit" {
 		return "the action is called exit, the course's word for the end of a container"
 	}
-	if !utf8.ValidString(line) || strings.ContainsFunc(line, breaksLines) {
+	if !utf8.ValidString(line) || strings.ContainsFunc(line, BreaksLines) {
 		return "has bytes that are not UTF-8, or characters that break lines"
 	}
 	return ""
 }
 
-// breaksLines tells whether a terminal or a parser may take char for a line break or a command.
-func breaksLines(char rune) bool {
+// BreaksLines reports whether a terminal or a parser may take char for a line break or a command.
+func BreaksLines(char rune) bool {
 	return unicode.IsControl(char) || char == '\u2028' || char == '\u2029'
 }
