@@ -332,20 +332,21 @@ func (c *serverConn) handleNotify(m []byte) (size int, err error) {
 func (c *serverConn) read() error {
 	for {
 		c.setBuffer()
-		c.conn.SetReadDeadline(c.deadline())
+		deadline := c.deadline()
+		c.conn.SetReadDeadline(deadline)
 		// Looked at behind the deadline, which may have replaced the one by which wake ends a read.
 		if c.ending.Load() || c.svc.shuttingDown() && len(c.framer.unread()) == 0 {
 			return errDone
 		}
-		err := c.framer.fill()
-		if err == nil {
+		switch err := c.framer.fill(); {
+		case err == nil:
 			return nil
-		}
-		if errors.Is(err, net.ErrClosed) {
+		case errors.Is(err, net.ErrClosed):
 			return errFenced // by this side: a newer connection took over, or an answer could not be sent
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
+		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return io.EOF // reset or closed: either way there is nobody to tell
+		case time.Now().Before(deadline):
+			continue // woken
 		}
 		if err := c.overdue(); err != nil {
 			return err
@@ -368,10 +369,6 @@ func (c *serverConn) deadline() time.Time {
 // overdue decides what to do when the deadline has passed: nil to wait on.
 func (c *serverConn) overdue() error {
 	switch {
-	case c.ending.Load(), c.svc.shuttingDown() && c.began.IsZero():
-		return errDone
-	case !c.began.IsZero() && time.Now().Before(c.deadline()):
-		return nil // woken by shutdown, but a message has begun: it is waited for
 	case !c.began.IsZero():
 		c.svc.log.Warn(actConnection, fail, "ip", c.peer.ip, "reason", "a message was not whole in conn.idle: closed")
 		return io.EOF

@@ -88,7 +88,7 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	began := time.Now()
 	disk, path, err := openDisk(cfg.storePath)
 	if err != nil {
-		return storeFolderError(cfg.storePath, err)
+		return storeFolderError(err)
 	}
 	defer disk.Close()
 	boss := newSupervisor(os.Getenv)
@@ -98,7 +98,7 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 		return errStopped
 	}
 	if err != nil {
-		return storeFolderError(cfg.storePath, err)
+		return storeFolderError(err)
 	}
 	counts.recoveredIn(time.Since(began))
 	srv := newServer(cfg, st, counts, log)
@@ -132,19 +132,19 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 func runForget(ctx context.Context, cfg *config, log *slog.Logger) error {
 	disk, path, err := openDisk(cfg.storePath)
 	if err != nil {
-		return storeFolderError(cfg.storePath, err)
+		return storeFolderError(err)
 	}
 	defer disk.Close()
 	if _, err := os.Stat(path + ".state"); err != nil {
 		return fmt.Errorf("forget: there is no store: %w: set store.path", err)
 	}
 	key := sourceKey{uint8(cfg.id), cfg.dataSource}
-	return storeFolderError(path, forgetSource(ctx, disk, storeOptions{path: path, sync: cfg.storeSync}, key, log))
+	return storeFolderError(forgetSource(ctx, disk, storeOptions{path: path, sync: cfg.storeSync}, key, log))
 }
 
 // storeFolderError adds who lacks the right to what, and the remedy, to an error that is
 // about rights.
-func storeFolderError(path string, err error) error {
+func storeFolderError(err error) error {
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w: make the folder, or set another store.path", err)
 	}
