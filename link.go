@@ -28,7 +28,11 @@ var (
 
 // dialPlain connects without encryption.
 func dialPlain(ctx context.Context, address string) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, "tcp", address)
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return quick(conn), nil
 }
 
 // A link is one connection to a server. One goroutine reads, one writes.
