@@ -43,12 +43,10 @@ var page string
 // A statusServer serves the page.
 type statusServer struct {
 	http   http.Server
-	log    *slog.Logger
-	hosts  []string // that may be asked for, besides addresses; in lower case
-	local  bool     // it listens on loopback
-	policy string   // the Content-Security-Policy
-	open   atomic.Int32
-	cancel context.CancelFunc // ends the watch
+	hosts  []string     // that may be asked for, besides addresses; in lower case
+	local  bool         // it listens on loopback
+	policy string       // the Content-Security-Policy
+	open   atomic.Int32 // connections
 
 	// mu is held while a request is answered, so that any number of them takes one processor at
 	// most. It protects the following.
@@ -66,9 +64,8 @@ func serveStatus(cfg *config, o *office, log *slog.Logger) (stop func(), err err
 	if err != nil {
 		return nil, fmt.Errorf("listening for the status page: %w: choose another status.address", err)
 	}
-	s := newStatusServer(cfg, o, log, listener.Addr())
+	s := newStatusServer(cfg, o, listener.Addr())
 	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel = cancel
 	go s.sample(ctx)
 	go s.http.Serve(listener)
 	log.Info(actStatus, success, "address", listener.Addr())
@@ -76,32 +73,28 @@ func serveStatus(cfg *config, o *office, log *slog.Logger) (stop func(), err err
 		log.Warn(actStatus, success, "address", listener.Addr(), "reason", "the status page is not on loopback alone",
 			"todo", "whoever reaches it can read it: let a firewall or a proxy decide who does")
 	}
-	return s.close, nil
+	return func() {
+		cancel()
+		log.Info(actCloseStatus, closed(s.http.Close()))
+	}, nil
 }
 
 // newStatusServer returns a server of the page that will listen at addr.
-func newStatusServer(cfg *config, o *office, log *slog.Logger, addr net.Addr) *statusServer {
-	s := &statusServer{log: log, watch: newWatch(o), policy: contentPolicy(page)}
+func newStatusServer(cfg *config, o *office, addr net.Addr) *statusServer {
+	s := &statusServer{watch: newWatch(o), policy: contentPolicy(page)}
 	if host, _, err := net.SplitHostPort(cfg.statusAddress); err == nil {
 		s.hosts = append(s.hosts, strings.ToLower(host))
 	}
-	for _, host := range strings.Split(cfg.statusHosts, ",") {
+	for host := range strings.SplitSeq(cfg.statusHosts, ",") {
 		s.hosts = append(s.hosts, strings.ToLower(strings.TrimSpace(host)))
 	}
 	if at, ok := addr.(*net.TCPAddr); ok {
 		s.local = at.IP.IsLoopback()
 	}
 	s.http = http.Server{Handler: s, ReadHeaderTimeout: statusWait, ReadTimeout: statusWait,
-		WriteTimeout: 2 * statusWait,
-		IdleTimeout:  statusIdle, MaxHeaderBytes: statusHeader, ConnState: s.count, DisableGeneralOptionsHandler: true,
-		ErrorLog: stdlog.New(io.Discard, "", 0)}
+		WriteTimeout: 2 * statusWait, IdleTimeout: statusIdle, MaxHeaderBytes: statusHeader, ConnState: s.count,
+		DisableGeneralOptionsHandler: true, ErrorLog: stdlog.New(io.Discard, "", 0)}
 	return s
-}
-
-// close ends all that serveStatus has begun.
-func (s *statusServer) close() {
-	s.cancel()
-	s.log.Info(actCloseStatus, closed(s.http.Close()))
 }
 
 // sample takes a sample every second.

@@ -70,7 +70,7 @@ func (f *fakeOffice) serve(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.page = newStatusServer(f.cfg, &f.office, slog.New(slog.DiscardHandler), listener.Addr())
+	f.page = newStatusServer(f.cfg, &f.office, listener.Addr())
 	if f.before != nil {
 		f.page.http.Handler = hook(f.before, f.page)
 	}

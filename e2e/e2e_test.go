@@ -414,7 +414,7 @@ func beside(group *sync.WaitGroup, work func()) {
 	}()
 }
 
-// checkLogLine fails the test if line, which has no line break at its end, is not a line of the log.
+// checkLogLine fails the test if line, without the line break at its end, is no line of the log.
 func checkLogLine(t testing.TB, line string) {
 	t.Helper()
 	if reason := proc.LineFault(line); reason != "" {
