@@ -84,6 +84,19 @@ func TestLogLevels(t *testing.T) {
 	}
 }
 
+// TestLogBatch: the line of a batch is like that of Info, and heeds the level as well.
+func TestLogBatch(t *testing.T) {
+	var out bytes.Buffer
+	for _, level := range []slog.Level{slog.LevelInfo, slog.LevelWarn} {
+		logBatch(newLogger(&out, level), actApuestaRecibida, success, slog.Int("cantidad", 150))
+	}
+	line := strings.TrimSuffix(out.String(), "\n")
+	checkLogLine(t, line)
+	if !strings.HasSuffix(line, " INFO     action: apuesta_recibida | result: success | cantidad: 150") {
+		t.Errorf("got %q, want one line at INFO and none at WARNING", out.String())
+	}
+}
+
 func TestAppendHarmless(t *testing.T) {
 	tests := []struct{ in, want string }{
 		{"", ""}, {"Ñandú 漢字 😀 \ufffd", "Ñandú 漢字 😀 \ufffd"}, {`a\b`, `a\b`},
