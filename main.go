@@ -45,8 +45,8 @@
 //	walscan.go   the start of the redo log: replay, and what is damage
 //	wal.go       the redo log
 //	counts.go    what is counted: bets, batches, commits, connections, warnings
-//	disk.go      all that the store asks of the operating system (disk_linux.go, disk_other.go; locks
-//	             and limits: disk_unix.go, disk_nolock.go)
+//	disk.go      all that the store asks of the operating system (disk_linux.go, disk_other.go;
+//	             locks and limits: disk_unix.go, disk_nolock.go)
 //	gate.go      strangers at the port, and whose key is known (keys_off.go: a build without TLS)
 //	tls.go       TLS on both sides, and what goes wrong with it
 //	keys.go      key files, the file of known keys, mode keys

@@ -56,7 +56,8 @@ func TestSocketEnds(t *testing.T) {
 		t.Errorf("read beyond its deadline: got %v", err)
 	}
 	here.SetWriteDeadline(time.Now().Add(time.Millisecond))
-	if n, err := here.Write(make([]byte, 16<<20)); !errors.Is(err, os.ErrDeadlineExceeded) || n == 16<<20 || strings.Contains(err.Error(), "raw") {
+	n, err := here.Write(make([]byte, 16<<20))
+	if !errors.Is(err, os.ErrDeadlineExceeded) || n == 16<<20 || strings.Contains(err.Error(), "raw") {
 		t.Errorf("write beyond its deadline: got %d bytes, %v", n, err)
 	}
 	here.SetDeadline(time.Time{})
