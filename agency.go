@@ -34,11 +34,11 @@ func openAgencyFile(cfg *config, log *slog.Logger) (*agencyFile, error) {
 	}
 	agency := uint8(cfg.id)
 	a := &agencyFile{path: cfg.dataFile, source: cfg.dataSource, file: file,
-		batcher: newBatcher(file, agency, cfg.batchMaxAmount),
+		batcher: newBatcher(file, agency, cfg.batchMaxAmount, cfg.dataSkip),
 		again:   spanReader{file: file, agency: agency, skip: cfg.dataSkip},
 		rejects: rejects{path: cfg.dataRejects, log: log, most: cfg.rejectsMax},
 		rule:    rule{agency: agency, maxNumber: uint16(cfg.maxNumber)}}
-	a.settled, a.batcher.skip = a.batcher.at, cfg.dataSkip
+	a.settled = a.batcher.at
 	info, err := file.Stat()
 	if err == nil {
 		err = lockFile(file, "client")
@@ -106,8 +106,7 @@ func (a *agencyFile) resume(ctx context.Context, at Resume, owed []span) error {
 // skip reads the file from its start to where the server stands, and compares
 // the CRC on the way.
 func (a *agencyFile) skip(ctx context.Context, at Resume) error {
-	b := newBatcher(a.file, a.batcher.agency, a.batcher.maxAmount)
-	b.skip = a.batcher.skip
+	b := newBatcher(a.file, a.batcher.agency, a.batcher.maxAmount, a.batcher.skip)
 	var m []byte
 	for b.at.after.Records < at.Records {
 		if ctx.Err() != nil {

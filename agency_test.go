@@ -39,7 +39,7 @@ func TestSkip(t *testing.T) {
 	}
 	for _, text := range files {
 		a, _ := openTestAgency(t, text, filepath.Join(t.TempDir(), "rejects.csv"))
-		bets := betsFrom(t, newBatcher(a.file, 1, 1))
+		bets := betsFrom(t, newBatcher(a.file, 1, 1, 0))
 		for _, a.batcher.maxAmount = range []int{1, 2, 7, 150} {
 			at := Resume{}
 			for n := 0; n <= len(bets); n++ {
@@ -83,7 +83,7 @@ func TestResumeRejects(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "rejects.csv")
 		whole, _ := openTestAgency(t, text, path)
 		want := sendAll(t, whole, 1<<30)
-		bets := betsFrom(t, newBatcher(whole.file, 1, 1))
+		bets := betsFrom(t, newBatcher(whole.file, 1, 1, 0))
 		for n := range len(bets) + 1 {
 			for lost := range min(n, 3) + 1 {
 				os.Remove(path)

@@ -64,8 +64,8 @@ func runCheck(cfg *config, out io.Writer) error {
 
 // read reads the whole file.
 func (a *audit) read(file io.ReaderAt, cfg *config) error {
-	b := newBatcher(file, uint8(cfg.id), cfg.batchMaxAmount)
-	b.skip, b.seen = cfg.dataSkip, a.look
+	b := newBatcher(file, uint8(cfg.id), cfg.batchMaxAmount, cfg.dataSkip)
+	b.seen = a.look
 	m := make([]byte, 0, maxMessage)
 	for {
 		_, s, err := b.next(m)

@@ -39,8 +39,8 @@ type span struct {
 
 // newBatcher returns a batcher at the start of file, which stays the caller's to
 // close. agency goes into every BET.
-func newBatcher(file io.ReaderAt, agency uint8, maxAmount int) *batcher {
-	b := &batcher{file: file, agency: agency, maxAmount: maxAmount, reader: newReader(nil)}
+func newBatcher(file io.ReaderAt, agency uint8, maxAmount, skip int) *batcher {
+	b := &batcher{file: file, agency: agency, maxAmount: maxAmount, skip: skip, reader: newReader(nil)}
 	b.goOn(span{line: 1, endLine: 1, index: -1})
 	return b
 }

@@ -116,13 +116,13 @@ func TestBatcherRandom(t *testing.T) {
 		data := randomFile(rnd)
 		amount := []int{1, 2, 3, 7, 150, 65535}[rnd.Intn(6)]
 		file := bytes.NewReader(data)
-		all := cutFile(t, newBatcher(file, 9, amount))
+		all := cutFile(t, newBatcher(file, 9, amount, 0))
 		t.Run(fmt.Sprintf("seed %d, batches of %d", seed, amount), func(t *testing.T) {
 			records := seenRecords(t, data, 9)
 			checkBatches(t, all, records, amount)
 			checkSpans(t, file, all, records)
 			for i := range all {
-				b := newBatcher(file, 9, amount)
+				b := newBatcher(file, 9, amount, 0)
 				b.next(nil) // wherever it stood
 				b.goOn(all[i].s)
 				again := cutFile(t, b)
@@ -250,7 +250,7 @@ func TestBatcherBytes(t *testing.T) {
 	for _, tt := range tests {
 		var got []string
 		malformed := 0
-		for _, c := range cutFile(t, newBatcher(strings.NewReader(tt.file), 1, 150)) {
+		for _, c := range cutFile(t, newBatcher(strings.NewReader(tt.file), 1, 150, 0)) {
 			malformed += c.s.malformed
 			if c.s.bets > 0 {
 				got = append(got, fmt.Sprintf("%d:%d", c.s.bets, len(c.m)))
@@ -307,7 +307,7 @@ func (f brokenFile) ReadAt(p []byte, offset int64) (int, error) {
 
 func TestBatcherReadError(t *testing.T) {
 	file := brokenFile{[]byte("a,b,1,1999-03-17,7\nc,d,2,1999"), errors.New("input/output error")}
-	b := newBatcher(file, 1, 1)
+	b := newBatcher(file, 1, 1, 0)
 	if m, s, err := b.next(nil); err != nil || s.bets != 1 || len(m) == 0 {
 		t.Fatalf("got %d bets, %v, want the one before the error", s.bets, err)
 	}
@@ -316,7 +316,7 @@ func TestBatcherReadError(t *testing.T) {
 			t.Errorf("got %d bytes, %d bets, %v, want %v and nothing", len(m), s.bets, err, file.err)
 		}
 	}
-	b = newBatcher(file, 1, 2) // the error comes within a batch
+	b = newBatcher(file, 1, 2, 0) // the error comes within a batch
 	if m, s, err := b.next(nil); err != file.err || len(m) != 0 || s.bets != 0 {
 		t.Errorf("within a batch: got %d bytes, %d bets, %v, want %v and nothing", len(m), s.bets, err, file.err)
 	}
@@ -335,8 +335,8 @@ func TestBatcherSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	src := bytes.NewReader(file.Bytes())
-	all := cutFile(t, newBatcher(src, 3, 150))
-	b := newBatcher(src, 3, 150)
+	all := cutFile(t, newBatcher(src, 3, 150, 0))
+	b := newBatcher(src, 3, 150, 0)
 	for i := range all {
 		m, s, _ := b.next(nil)
 		if !slices.Equal(m, all[i].m) || s != all[i].s {

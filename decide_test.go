@@ -217,7 +217,7 @@ func TestFastRowsTakeNearlyAll(t *testing.T) {
 	if err := writeSample(&sample, 1, 20_000); err != nil {
 		t.Fatal(err)
 	}
-	b, all, taken := newBatcher(bytes.NewReader(sample.Bytes()), 1, 150), 0, 0
+	b, all, taken := newBatcher(bytes.NewReader(sample.Bytes()), 1, 150, 0), 0, 0
 	for {
 		m, s, err := b.next(make([]byte, 0, 2*maxMessage))
 		if err != nil {
@@ -271,7 +271,7 @@ func benchDecide(b *testing.B, decide func(d *decider, m []byte, count int) (siz
 	if err := writeSample(&sample, 1, batches*150); err != nil {
 		b.Fatal(err)
 	}
-	from := newBatcher(bytes.NewReader(sample.Bytes()), 1, 150)
+	from := newBatcher(bytes.NewReader(sample.Bytes()), 1, 150, 0)
 	var all [][]byte
 	for range batches {
 		m, _, err := from.next(nil)

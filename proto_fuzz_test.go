@@ -184,7 +184,7 @@ func realBatch(t testing.TB) []byte {
 	if err := writeSample(&file, 1, 150); err != nil {
 		t.Fatal(err)
 	}
-	m, s, err := newBatcher(bytes.NewReader(file.Bytes()), 1, 150).next(nil)
+	m, s, err := newBatcher(bytes.NewReader(file.Bytes()), 1, 150, 0).next(nil)
 	if err != nil || s.bets != 150 {
 		t.Fatalf("got a batch of %d bets, %v, want 150", s.bets, err)
 	}
