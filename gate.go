@@ -133,7 +133,7 @@ func (g *gate) admitAll() {
 			g.arrive(arrival{err: err}) // the server says so, and waits a moment
 			continue
 		}
-		s := &stranger{Conn: quick(conn)}
+		s := &stranger{Conn: conn}
 		if !g.place(s) {
 			conn.Close()
 			return
@@ -206,8 +206,8 @@ func (g *gate) greet(s *stranger) {
 	}
 	// What it has sent is read for a moment: closing with bytes unread would reset the
 	// connection, and the last word might never arrive.
-	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok {
-		half.CloseWrite()
+	if tcp, ok := s.Conn.(*net.TCPConn); ok {
+		tcp.CloseWrite()
 	}
 	s.SetDeadline(time.Now().Add(time.Second))
 	io.Copy(io.Discard, io.LimitReader(s, 64<<10))

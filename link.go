@@ -28,11 +28,7 @@ var (
 
 // dialPlain connects without encryption.
 func dialPlain(ctx context.Context, address string) (net.Conn, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	return quick(conn), nil
+	return new(net.Dialer).DialContext(ctx, "tcp", address)
 }
 
 // A link is one connection to a server. One goroutine reads, one writes.

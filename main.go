@@ -52,7 +52,6 @@
 //	keys.go      key files, the file of known keys, mode keys
 //	lottery.go   who has finished, the draw, the winners
 //	buffers.go   what connections read into, and how messages are cut from it
-//	socket.go    TCP without a word to the scheduler (socket_other.go: not on Linux, as usual)
 //	proto.go     the messages on the wire, and how long they may be
 //	reader.go    the CSV of an agency file
 //	bet.go       a bet, and what is wrong with it

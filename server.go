@@ -184,7 +184,6 @@ func (srv *server) serve() {
 			continue
 		}
 		failing = false
-		conn = quick(conn)
 		ip, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
 		srv.svc.log.Info(actAcceptConnections, success, "ip", ip)
 		srv.start(newServerConn(srv.svc, conn, peerOf(conn, ip)))
