@@ -51,6 +51,12 @@ const (
 	actSync       = "sync"
 	actForget     = "forget"
 	actCloseStore = "close_store"
+	actStream     = "stream"
+	actReplicate  = "replicate"
+	actEngine     = "engine"  // a connection to a server of the replicated engine
+	actReplica    = "replica" // whether its replicas are whole
+	actTerm       = "term"    // which server takes bets
+	actFollow     = "follow"  // the shared log
 
 	// Of the server: its status page.
 	actStatus      = "status"

@@ -40,6 +40,10 @@
 //	store.go     intake, fencing, the committer, what becomes of a group
 //	group.go     a group of messages, and the sources and sessions in it
 //	ledger.go    the log and the bets file in step, checkpoints
+//	nats.go      a connection to a replicated engine, whichever of its servers is there
+//	natslink.go  one connection to one of its servers: greeting, requests, the end
+//	natscall.go  one request, and its answers
+//	natswire.go  the engine's text protocol, as bytes
 //	record.go    the state, the log's record and the snapshot: their forms on disk
 //	source.go    how far each source got, and how many are remembered
 //	walscan.go   the start of the redo log: replay, and what is damage
