@@ -1,7 +1,7 @@
 # `make` builds the program and `make help` lists the targets. Settings go on the command line:
 #
 #	make build GOOS=linux GOARCH=mipsle GOMIPS=softfloat
-#	make build TAGS='notls nohttp'     without TLS and the status page: half the size
+#	make build TAGS=notls              without TLS, status page and stream: less than half the size
 
 GO       = go
 DEV      = docker-compose-dev.yaml
@@ -44,7 +44,7 @@ OVERTLS = TestE2EWire/.*at_once|TestE2EKillsRelaxed|TestE2EBadNetwork/all|TestE2
 RACE    = $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-## build                the program: ./tp0 (GOOS, GOARCH, … as Go knows them; TAGS=notls, nohttp: without)
+## build                the program: ./tp0 (GOOS, GOARCH, …; TAGS: nohttp, nostream or both, notls: without TLS and those)
 .PHONY: build
 build:
 	$(BUILD) -o $(OUT) .
@@ -78,11 +78,17 @@ dist:
 run: build
 	@$(GO) run ./tools/run
 
+## cluster              the same on three engines and two servers, of which one each is killed on the way
+.PHONY: cluster
+cluster: build
+	@$(GO) run ./tools/run -cluster
+
 ## test                 go vet, all tests, every fuzz target (FUZZTIME=5m: each for so long)
 .PHONY: test
 test:
 	$(GO) vet ./...
 	$(GO) vet -tags notls .
+	$(GO) vet -tags 'nohttp nostream' .
 	@test -n "$(RACE)" || echo "WITHOUT THE RACE DETECTOR: no C compiler answers, or cgo is off"
 	$(GO) test -count=1 $(RACE) -timeout 30m $(TESTFLAGS) ./...
 	TLS=1 $(GO) test -count=1 $(RACE) -run '$(OVERTLS)' ./e2e
@@ -102,12 +108,17 @@ test-arch:
 screenshot:
 	SCREENSHOT=docs/page.png $(GO) test -count=1 -run 'TestScreenshot$$' .
 
-## torture              kills, cuts and lost answers by the thousand (KILLS, CUTS, PROXY, FULL, DRAWS: how many)
+## engine               the path of the replicated engine that tests and tools start; installed if there is none
+.PHONY: engine
+engine:
+	@$(HERE) ./tools/engine
+
+## torture              kills, cuts and lost answers by the thousand (KILLS, CUTS, PROXY, FULL, DRAWS, HISTORIES, PARTITIONS: how many)
 .PHONY: torture
 torture:
 	TORTURE=1 $(GO) test -count=1 -timeout 0 -p 1 -run 'Torture|TestStore(Flips|Truncations)' -v . ./e2e
 
-## bench                bets a second against this disk's limit, then Go's benchmarks (ROWS, CLIENTS, ROUNDS)
+## bench                bets a second against this disk's limit, then Go's benchmarks (ROWS, CLIENTS, ROUNDS; STREAM=1: with a stream)
 .PHONY: bench
 bench: build
 	$(GO) run ./tools/bench

@@ -16,8 +16,11 @@ const (
 	outMax = 16 << 10
 )
 
-// unavailableStatus is the status of every ACK 5.
-const unavailableStatus = "not taken, nothing of it is stored: try again later"
+// The statuses of ACK 5. The second is that of a server that stands by.
+const (
+	unavailableStatus = "not taken, nothing of it is stored: try again later"
+	standbyStatus     = "not taken, nothing of it is stored: this server stands by, try the next address"
+)
 
 // An answerKind is what an answer sends.
 type answerKind uint8
@@ -205,9 +208,8 @@ func (a *answerer) sendFailed(ans *answer, err error) {
 		return
 	}
 	a.out = appendAck(a.out, ackUnavailable, unavailableStatus)
-	void := *ans // ans itself stays as it was until it leaves the queue, which knows its size
-	void.code, void.tally = ackUnavailable, tally{}
-	a.note(&void)
+	// ans itself stays as it was until it leaves the queue, which knows its size.
+	a.note(&answer{code: ackUnavailable, bets: ans.bets, single: ans.single})
 	if ans.source {
 		a.refused()
 	}

@@ -75,6 +75,9 @@ func loadConfig(args []string, lookupEnv func(string) (string, bool)) (*config, 
 // take sets s to text, found at origin.
 func (l *loader) take(s *setting, text, origin string) error {
 	if err := s.value.set(text); err != nil {
+		if s.secret {
+			text = "(a secret)"
+		}
 		return usageErrorf("%s %.64q %v: takes %s", place(s, origin), text, err, s.value.takes)
 	}
 	l.config.origins[s.key] = origin
@@ -298,7 +301,7 @@ func editDistance(a, b string) int {
 func usage(w io.Writer) {
 	fmt.Fprint(w, "usage: tp0 -mode=MODE [-key=value ...]\n\nmodes\n")
 	for _, m := range modes {
-		fmt.Fprintf(w, "  %-8s %s\n", m.name, m.help)
+		fmt.Fprintf(w, "  %-9s %s\n", m.name, m.help)
 	}
 	fmt.Fprint(w, "\nsettings, each from the first that has it: ",
 		"flag (-key=value), environment, config file, default\n")

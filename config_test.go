@@ -76,6 +76,13 @@ var settingSamples = map[string][4]string{
 	"tls.known":       {"a", "b", "c", "d"},
 	"status.address":  {":0", "localhost:1", "[::1]:2", "127.0.0.1:65535"},
 	"status.hosts":    {"a", "b,c", "office.example", "d"},
+	"stream.servers":  {"a:1", "a:1,b:2", "[::1]:3", "c:65535"},
+	"stream.name":     {"A", "b-c", "d_e", "0"},
+	"stream.user":     {"a", "b", "c", "d"},
+	"stream.password": {"a", "b", "c", "d"},
+	"stream.token":    {"a", "b", "c", "d"},
+	"stream.ca":       {"a.pem", "b.pem", "c.pem", "d.pem"},
+	"stream.monitor":  {"a:1", "a:1,b:2", "[::1]:3", "c:65535"},
 }
 
 // TestPrecedence adds one source after the other, the weakest first, for every
@@ -140,6 +147,7 @@ func TestDefaults(t *testing.T) {
 		logLevel: slog.LevelInfo, maxNumber: 9998,
 		storePath: "bets.csv", storeSync: syncAlways,
 		connMax: 1024, connIdle: time.Minute, drawWinner: 7574,
+		stream:  streamSettings{name: "TP0"},
 		origins: map[string]string{"mode": "-mode", "id": "-id"},
 	}
 	maps.DeleteFunc(c.origins, func(_, origin string) bool { return origin == "" })
@@ -241,13 +249,16 @@ var fileRefused = []struct{ file, want string }{
 	{"id: 1\nid: 2", `config.yaml:2: duplicate key "id": it stands on line 1 already`},
 }
 
-// argsRefused holds arguments, an environment variable or none, and the whole error.
-const takesServers = "host:port, the port from 1 to 65535, or several with commas between"
+const (
+	takesModes   = "takes server, client, bet, check, cat, verify, forget, health, sample, keys or replicate"
+	takesServers = "host:port, the port from 1 to 65535, or several with commas between"
+)
 
+// argsRefused holds arguments, an environment variable or none, and the whole error.
 var argsRefused = []struct{ args, env, want string }{
-	{"", "", "-mode: not given: takes server, client, bet, check, cat, verify, forget, health, sample or keys"},
+	{"", "", "-mode: not given: " + takesModes},
 	{"-mode=sever", "",
-		`-mode: "sever" is not a mode: takes server, client, bet, check, cat, verify, forget, health, sample or keys`},
+		`-mode: "sever" is not a mode: ` + takesModes},
 	{"-mode=client", "", "id: not set by -id, CLI_ID or config file: -mode=client needs it: takes 1 to 255"},
 	{"-mode=bet", "", "id: not set by -id, CLI_ID or config file: -mode=bet needs it: takes 1 to 255"},
 	{"-mode=bet -id=256", "", `-id: "256" is out of range: takes 1 to 255`},
@@ -286,6 +297,16 @@ var argsRefused = []struct{ args, env, want string }{
 		`-loop.period: "-1s" is out of range: takes a duration like 1m30s or 200ms, from 0s to 8760h`},
 	{"-mode=cat -store.path=a\x01b", "", `-store.path: "a\x01b" has a control character: takes the name of a file`},
 	{"-mode=cat -data.source=\xff", "", `-data.source: "\xff" is not UTF-8: takes 1 to 255 bytes of UTF-8`},
+	{"-mode=cat -stream.servers=a:1,b", "",
+		`-stream.servers: "a:1,b" has a part that is no address with a port: "b": ` +
+			"takes host:port, with commas between where there are several"},
+	{"-mode=cat -stream.monitor=:0", "", `-stream.monitor: ":0" has a part that is no address with a port: ":0": ` +
+		"takes host:port, with commas between where there are several"},
+	{"-mode=cat -stream.name=a.b", "", `-stream.name: "a.b" has a character that a stream's name may not have: ` +
+		"takes 1 to 32 letters, digits, - and _"},
+	{"-mode=cat -stream.name=", "", `-stream.name: "" is 0 bytes long: takes 1 to 32 letters, digits, - and _`},
+	{"-mode=cat", "STREAM_TOKEN=hush\n",
+		`STREAM_TOKEN: stream.token: "(a secret)" has a control character: takes a token, or nothing`},
 	{"-mode=client -id=1 -data.file=\xff", "", `data.source: "\xff" is not UTF-8: takes 1 to 255 bytes of UTF-8`},
 }
 
@@ -375,6 +396,18 @@ func TestDescribe(t *testing.T) {
 		}
 	}
 	goldenConfig(t, "describe.txt", b.String())
+}
+
+// TestSecrets: no line of the log shows one, only whether there is one.
+func TestSecrets(t *testing.T) {
+	c := mustLoadConfig(t, "", map[string]string{"STREAM_TOKEN": "hush"}, "-mode=server", "-stream.password=hush")
+	var out bytes.Buffer
+	c.logTo(newLogger(&out, slog.LevelInfo))
+	text := out.String()
+	if strings.Contains(text, "hush") || !strings.Contains(text, "stream_token: set | ") ||
+		!strings.Contains(text, "stream_password: set | ") || !strings.Contains(text, "stream_user: empty | ") {
+		t.Errorf("got %s", text)
+	}
 }
 
 // mustGolden is mustLoadConfig that stays in the package's folder, where testdata is.

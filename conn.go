@@ -263,6 +263,9 @@ func (c *serverConn) oweOutcome(a answer, err error) error {
 			return errDone // so that no later batch overtakes this one
 		}
 		return nil
+	case errStandby:
+		c.owe(answer{code: ackUnavailable, status: standbyStatus, bets: a.bets, single: a.single})
+		return errDone
 	case errSources:
 		return protocolErrorf("%v", err)
 	}
@@ -314,6 +317,9 @@ func (c *serverConn) handleNotify(m []byte) (size int, err error) {
 	}
 	if n.Kind == notifyFinished {
 		group, err := c.svc.store.finish(n.Agency)
+		if err == errStandby {
+			return size, c.oweOutcome(answer{}, err)
+		}
 		if err != nil {
 			return 0, errDone // that has no answer of its own: the client sees the end, and says it again
 		}
@@ -322,7 +328,10 @@ func (c *serverConn) handleNotify(m []byte) (size int, err error) {
 	}
 	// A client that said HELLO waits for the draw here. The others know only the course's
 	// way, which is ACK 3: come back later. After the draw all wait until the winners are known.
-	group, drawn := c.svc.store.pending()
+	group, drawn, err := c.svc.store.pending()
+	if err != nil {
+		return size, c.oweOutcome(answer{}, err)
+	}
 	c.owe(answer{kind: answerWinners, group: group, hold: c.ses.src != nil || drawn, tally: tally{agency: n.Agency}})
 	return size, nil
 }

@@ -323,7 +323,29 @@ type storeFacts struct {
 	fatal    error // why the store is dead; nil: it is not
 	finished agencySet
 	drawn    bool
-	found    *survey // the winners and the seal; nil: not known yet
+	found    *survey    // the winners and the seal; nil: not known yet
+	term     *termFacts // nil: the log is this server's alone
+}
+
+// termFacts are what there is to say of the term at one moment.
+type termFacts struct {
+	Term      uint64        `json:"term"`
+	Holder    string        `json:"holder,omitempty"` // its name; empty: not known, or nobody
+	Mine      bool          `json:"mine"`
+	Heard     bool          `json:"holder_heard"` // another holds it, and has just said that it takes bets
+	Name      string        `json:"name"`         // of this server
+	Sequence  uint64        `json:"record"`       // the last one that is in
+	Conflict  time.Time     `json:"last_conflict,omitzero"`
+	Conflicts uint64        `json:"conflicts"`
+	Fellows   []fellowFacts `json:"servers"` // that are seen, but for this one
+}
+
+// fellowFacts are about another server.
+type fellowFacts struct {
+	Name     string  `json:"name"`
+	Holding  bool    `json:"takes_bets"`
+	Sequence uint64  `json:"record"`
+	Ago      float64 `json:"seen_seconds_ago"`
 }
 
 // agencyFacts are what a store says of one agency.

@@ -1,12 +1,16 @@
+//go:build !nohttp && !notls
+
 package main
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -17,6 +21,7 @@ type office struct {
 	cfg      *config
 	counts   *counts
 	stopping func() bool
+	stream   streamView                 // nil: the log is this server's alone
 	opened   atomic.Pointer[openOffice] // nil while the store recovers
 }
 
@@ -75,8 +80,9 @@ type programFigures struct {
 type storeFigures struct {
 	Promise string `json:"promise"` // what an answer survives
 	storeFacts
-	Commit float64 `json:"commit_latest_seconds"`
-	P99    float64 `json:"commit_p99_seconds"`
+	Stream *streamFigures `json:"stream,omitempty"` // nil: the log is this server's alone
+	Commit float64        `json:"commit_latest_seconds"`
+	P99    float64        `json:"commit_p99_seconds"`
 }
 
 // diskFigures are about the disk that the store is on.
@@ -86,37 +92,6 @@ type diskFigures struct {
 	Rate  float64 `json:"bytes_per_second_today"`
 	Lasts float64 `json:"lasts_seconds"` // at that rate; 0: not known
 }
-
-// agencyFigures are about one agency.
-type agencyFigures struct {
-	Agency   uint8       `json:"agency"`
-	State    agencyState `json:"state"`
-	Expected bool        `json:"expected"`
-	caller
-	agencyFacts
-	Refused  map[string]uint64 `json:"refused"` // by reason
-	Rate     float64           `json:"bets_per_second"`
-	Last     time.Time         `json:"last_bet,omitzero"`
-	Finished bool              `json:"finished"`
-	Winners  int               `json:"winners"` // once they are known
-	Key      time.Time         `json:"key_made,omitzero"`
-}
-
-// An agencyState says in a word how an agency does. Those with trouble sort first.
-type agencyState string
-
-// The states, in the order of the page.
-const (
-	agencyDown      agencyState = "line down"
-	agencyAwaited   agencyState = "not here yet"
-	agencySending   agencyState = "sending"
-	agencyConnected agencyState = "connected"
-	agencyGone      agencyState = "gone" // and nothing says whether it had sent all
-	agencyDone      agencyState = "finished"
-)
-
-// agencyStates is their order.
-var agencyStates = []agencyState{agencyDown, agencyAwaited, agencySending, agencyConnected, agencyGone, agencyDone}
 
 // drawFigures are about the draw.
 type drawFigures struct {
@@ -146,8 +121,6 @@ type connectionFigures struct {
 const (
 	// statusConns is how many connections the status page has at most; one more is closed at once.
 	statusConns = 32
-	// gapTime is how long an agency may be away between two batches.
-	gapTime = 5 * time.Second
 	// diskLow and diskSoon are when a disk counts as nearly full: bytes left, and time at today's
 	// rate.
 	diskLow  = 256 << 20
@@ -169,6 +142,8 @@ type watch struct {
 
 	reason string    // why no bets are taken; empty: they are
 	since  time.Time // when reason became that
+	quorum bool      // the engine takes records
+	turned time.Time // when quorum became that
 	drawn  bool
 	drawAt time.Time // when drawn became true; zero: before the program started
 
@@ -178,7 +153,7 @@ type watch struct {
 
 // newWatch returns a watch of o.
 func newWatch(o *office) *watch {
-	return &watch{office: o, rates: make([]uint64, 0, rateSpan), since: o.counts.began}
+	return &watch{office: o, rates: make([]uint64, 0, rateSpan), since: o.counts.began, turned: o.counts.began}
 }
 
 // sample is to be called each second.
@@ -202,13 +177,24 @@ func (w *watch) sample(now time.Time) {
 	w.samples++
 }
 
-// notice notes when what changes rarely has changed.
-func (w *watch) notice(now time.Time, facts *storeFacts) {
-	if reason := w.whyNot(facts); reason != w.reason {
+// notice notes when what changes rarely has changed. It returns the figures of the shared log; nil:
+// there is none.
+func (w *watch) notice(now time.Time, facts *storeFacts) (stream *streamFigures) {
+	shared := ""
+	if w.office.stream != nil {
+		f := w.office.stream.streamFacts()
+		shared = sharedReason(&f, facts)
+		stream = newStreamFigures(f, facts)
+		if stream.Quorum != w.quorum {
+			w.quorum, w.turned = stream.Quorum, now
+		}
+		stream.Since = w.turned
+	}
+	if reason := w.whyNot(facts, shared); reason != w.reason {
 		w.reason, w.since = reason, now
 	}
 	if facts == nil {
-		return
+		return stream
 	}
 	if facts.drawn && !w.drawn && w.opened {
 		w.drawAt = now
@@ -220,19 +206,25 @@ func (w *watch) notice(now time.Time, facts *storeFacts) {
 		w.bets, w.opened = facts.Bets, true
 	}
 	w.drawn = facts.drawn
+	return stream
 }
 
-// whyNot says why no bets are taken; nothing if they are. facts is nil while the store recovers.
-func (w *watch) whyNot(facts *storeFacts) string {
+// whyNot says why no bets are taken; nothing if they are. facts is nil while the store recovers;
+// shared is what the shared log has to say to that.
+func (w *watch) whyNot(facts *storeFacts, shared string) string {
 	switch {
 	case facts == nil:
-		return "the store is recovering"
+		return cmp.Or(shared, "the store is recovering")
+	case isShared(facts.fatal):
+		return "the stream has failed"
 	case facts.fatal != nil:
 		return "the disk has failed"
 	case w.office.stopping():
 		return "the server is stopping"
 	case facts.trouble == nil:
 		return ""
+	case shared != "":
+		return shared
 	case errors.Is(facts.trouble, syscall.ENOSPC):
 		return "the disk is full"
 	case errors.Is(facts.trouble, syscall.EDQUOT):
@@ -251,12 +243,13 @@ func (w *watch) report(now time.Time) *report {
 		at := open.store.facts()
 		facts = &at
 	}
-	w.notice(now, facts)
+	stream := w.notice(now, facts)
 	r := &report{Time: now, Reason: w.reason, Since: w.since, Taking: w.reason == "",
 		Rates: slices.Clone(w.rates), Agencies: []agencyFigures{}}
 	callers := w.countFigures(r)
 	r.Disk.Free, r.Disk.Known = freeDisk(filepath.Dir(w.office.cfg.storePath))
-	r.Store = storeFigures{storeFacts: storeFacts{commits: new(histogram)}, Promise: promise(w.office.cfg.storeSync)}
+	r.Store = storeFigures{storeFacts: storeFacts{commits: new(histogram)}, Stream: stream,
+		Promise: promise(w.office.cfg.storeSync, stream != nil)}
 	r.Draw = drawFigures{Expected: w.office.cfg.drawAgencies, Time: w.drawAt, Awaited: []int{}}
 	if facts != nil {
 		w.storeFigures(r, facts)
@@ -285,10 +278,14 @@ func (w *watch) countFigures(r *report) (callers [256]caller) {
 
 // storeFigures puts in what the store says.
 func (w *watch) storeFigures(r *report, facts *storeFacts) {
-	if facts.fatal != nil {
+	switch {
+	case standsBy(facts.trouble):
+	case isShared(cmp.Or(facts.fatal, facts.trouble)):
+		r.Detail = sharedDetail(facts)
+	case facts.fatal != nil:
 		r.Detail = "Check the disk, then start the server again: it recovers what was acknowledged. (" +
 			facts.fatal.Error() + ")"
-	} else if facts.trouble != nil {
+	case facts.trouble != nil:
 		r.Detail = "Make room: bets are taken again by themselves."
 	}
 	r.Store.Commit, r.Store.P99 = time.Duration(facts.commits.latest.Load()).Seconds(), facts.commits.quantile(0.99)
@@ -321,7 +318,7 @@ func (w *watch) agencyFigures(r *report, open *openOffice, facts *storeFacts, ca
 			a.Winners = facts.found.winners[i].count
 			r.Draw.Winners += a.Winners
 		}
-		a.State = a.state(r.Time, r.Draw.Expected > 0)
+		a.State = a.state(r.Time, r.Draw.Expected > 0, r.Store.Stream.standby())
 		if a.Expected && !a.Finished && r.Draw.Expected > 0 {
 			r.Draw.Awaited = append(r.Draw.Awaited, i)
 		}
@@ -354,29 +351,14 @@ func (w *watch) betFigures(a *agencyFigures, now time.Time) {
 	}
 }
 
-// state says how the agency does. A client without HELLO comes with a new connection for each
-// batch, so a short absence is none.
-func (a *agencyFigures) state(now time.Time, draw bool) agencyState {
-	switch here := a.Connected > 0; {
-	case !here && (a.Finished || !draw && !a.Verified.IsZero()):
-		return agencyDone
-	case now.Sub(a.Last) < gapTime:
-		return agencySending
-	case here || now.Sub(a.Since) < gapTime:
-		return agencyConnected
-	case a.Since.IsZero() && a.Files == 0:
-		return agencyAwaited
-	case draw || a.Source != "":
-		return agencyDown
-	}
-	return agencyGone
-}
-
 // troubles says what somebody should look at, whether bets are taken or not.
 func (r *report) troubles() []string {
 	all := []string{}
 	if r.Detail != "" {
 		all = append(all, r.Detail)
+	}
+	if r.Store.Stream != nil {
+		all = append(all, r.Store.Stream.troubles()...)
 	}
 	for _, a := range r.Agencies {
 		if a.State == agencyDown && !r.Draw.Done {
@@ -396,6 +378,8 @@ func (r *report) troubles() []string {
 func (r *report) sentence() string {
 	bets := countText(r.Store.Bets) + " bets stored."
 	switch {
+	case strings.HasPrefix(r.Reason, standingBy):
+		return "S" + r.Reason[1:] + ". " + bets
 	case !r.Taking:
 		return fmt.Sprintf("NOT taking bets: %s since %s.", r.Reason, timeText(r.Time, r.Since))
 	case r.Draw.Done && r.Draw.Time.IsZero():
@@ -406,12 +390,4 @@ func (r *report) sentence() string {
 		return fmt.Sprintf("Taking bets. %d of %d agencies have finished. %s", r.Draw.Finished, r.Draw.Expected, bets)
 	}
 	return "Taking bets. " + bets
-}
-
-// down says since when an agency whose line is down is away.
-func (a *agencyFigures) down() string {
-	if a.Since.IsZero() {
-		return "has not come back since the server's start"
-	}
-	return "its line is down since " + a.Since.Format("15:04:05") + ", and it has not finished"
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -17,7 +18,7 @@ const groupSmall = 64 << 10
 // A group is longest when it lacks a byte to be full and gets one more message, whose rows are
 // at most twice as long (quotes are doubled), and then what seal appends. This does not compile
 // if a start would take the record for a torn one.
-const _ = uint(walMaxRecord - (groupMax + 2*maxMessage + maxMark + 4 + 2 + 1 + 255 + 4))
+const _ = uint(walMaxRecord - (groupMax + 2*maxMessage + maxMark + 4 + 2 + 1 + 255 + 4 + stampSize))
 
 // A group is what one record of the log and one sync make durable: messages of any number of
 // connections, in the order of their submission.
@@ -150,17 +151,21 @@ type decision struct {
 
 // What a message may meet besides a reason to refuse its bets.
 var (
-	errUnavailable = errors.New("store: not taking bets now")               // try again later: ACK 5
-	errFenced      = errors.New("store: a newer connection has taken over") // close without an answer
-	errAfterDraw   = errors.New("store: the draw has taken place")          // refuse the bets
-	errDead        = errors.New("store: stopped by a failure of the disk")  // close without an answer
-	errSources     = fmt.Errorf("the agency has used up its %d sources",    // ACK 6
+	errUnavailable = errors.New("store: not taking bets now") // try again later: ACK 5
+	// errStandby says that another server takes bets, or that it is not known yet which one: ACK 5,
+	// and the connection ends, so that its client tries the next address.
+	errStandby   = errors.New("store: standing by: another server takes bets")
+	errFenced    = errors.New("store: a newer connection has taken over") // close without an answer
+	errAfterDraw = errors.New("store: the draw has taken place")          // refuse the bets
+	errDead      = errors.New("store: stopped by a failure of the disk")  // close without an answer
+	errSources   = fmt.Errorf("the agency has used up its %d sources",    // ACK 6
 		sourceShare)
 )
 
 // health says whether bets are taken.
 type health struct {
 	trouble error // why not, for now: the disk is full; nil: they are
+	standby error // why not, for now: errStandby, or what keeps this server from it
 	need    int   // bytes of the group that met the trouble; read by the committer, which alone sets it
 	fatal   error // why nothing is answered any more
 	closing bool
@@ -175,11 +180,16 @@ func (h *health) refuses(ses *session) error {
 		return errDead
 	case h.closing || h.trouble != nil:
 		return errUnavailable
+	case h.standby != nil:
+		return errStandby
 	case ses != nil && ses.src != nil && ses.src.owner != ses: // another one has taken it over, or a group failed
 		return errFenced
 	}
 	return nil
 }
+
+// why returns why bets are not taken for now; nil: they are.
+func (h *health) why() error { return cmp.Or(h.trouble, h.standby) }
 
 // work is what the committer has done since the start.
 type work struct {

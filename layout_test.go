@@ -31,7 +31,8 @@ func TestLayout(t *testing.T) {
 		layer[string(match[1])] = i + 1
 	}
 	exports := standardLibrary(t)
-	for _, variant := range [][]string{{"linux"}, {"darwin"}, {"windows"}, {"linux", "notls", "nohttp"}} {
+	for _, variant := range [][]string{{"linux"}, {"darwin"}, {"windows"},
+		{"linux", "notls"}, {"linux", "nohttp", "nostream"}} {
 		context := build.Default
 		context.GOOS, context.BuildTags = variant[0], variant[1:]
 		for breach, example := range layoutBreaches(t, &context, exports, layer) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,19 +24,21 @@ const (
 // nothing of what a record says, but for where its rows are.
 //
 // Its one invariant: a row is written to the bets file only after the sync that made its record
-// durable (unless the log is relaxed). So no reader ever sees a row that a power cut could take
-// back, and a bets file that goes on behind the log's last intact record proves that the log is
-// damaged.
+// durable (unless the log is relaxed), and, where servers share the log, after it is known that the
+// record stands in the shared one. So no reader ever sees a row that a power cut or another server
+// could take back, and a bets file that goes on behind the log's last intact record proves that the
+// log is damaged.
 //
-// append, takeBack and hasRoom are for one goroutine, the committer. write is called by one at a
-// time, beside append alone.
+// append, share, keep, settleHeld, takeBack and hasRoom are for one goroutine, the committer. write
+// is called by one at a time, beside append alone.
 type ledger struct {
-	disk  disk
-	path  string // of the bets file
-	log   *slog.Logger
-	bets  file
-	wal   *wal
-	owner ledgerOwner
+	disk   disk
+	path   string // of the bets file
+	log    *slog.Logger
+	bets   file
+	wal    *wal
+	owner  ledgerOwner
+	shared *sharing // nil: the log is this server's alone
 
 	full    chan struct{} // asks the checkpointer for a checkpoint
 	stop    chan struct{} // ends the helpers
@@ -96,6 +99,105 @@ func (l *ledger) append(record, rows []byte, sum uint32) (sequence uint64, err e
 	return l.wal.next - 1, nil
 }
 
+// share makes a record durable here and in the shared log, where it is sent while the own log
+// syncs, and writes its rows. It returns the record's number. After an error that is not fatal
+// nothing has anything of it, as with a conflictError: another record has its place. Or nothing may
+// be said of it: then the ledger is stuck, and holds record, which belongs to it from then on.
+// settleHeld finds out what stands in the shared log, hasRoom takes back what was not sent.
+func (l *ledger) share(record, rows []byte, sum uint32) (sequence uint64, err error) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	number, err := l.begin(record, redoRowsAt, len(rows), sum)
+	if err != nil {
+		return 0, err
+	}
+	l.shared.held = &heldRecord{number: number, payload: record[walRecordHead:], rows: rows}
+	l.shared.log.begin(number, record[walRecordHead:])
+	if err := l.wal.sync(); err != nil {
+		return 0, l.note(err)
+	}
+	return number, l.settle(context.Background())
+}
+
+// keep takes in the next record of the shared log, with its rows; none if it is void. Of the record
+// the first walRecordHead bytes are the log's. Its errors are those of share.
+func (l *ledger) keep(record, rows []byte) error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	number, err := l.begin(record, len(record), 0, 0)
+	if err != nil {
+		return err
+	}
+	if err := l.wal.sync(); err != nil {
+		return l.note(err)
+	}
+	l.shared.held = &heldRecord{number: number, payload: record[walRecordHead:], rows: rows, stands: true}
+	return l.settle(context.Background())
+}
+
+// begin writes a record to the log, without its sync. After an error that has nothing of it, or the
+// ledger is stuck.
+func (l *ledger) begin(record []byte, at, n int, sum uint32) (number uint64, err error) {
+	if err := l.unfit(); err != nil {
+		return 0, err
+	}
+	if err := l.makeRoom(len(record)); err != nil {
+		return 0, err
+	}
+	number = l.wal.next
+	l.unwritten.Add(1)
+	if l.stuck = l.wal.write(record, at, n, sum); l.stuck != nil {
+		return 0, l.undo()
+	}
+	return number, nil
+}
+
+// settleHeld goes on with the record that the ledger holds, and returns it once it is committed;
+// nil where there is none. Its errors are those of share.
+func (l *ledger) settleHeld(ctx context.Context) (*heldRecord, error) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if err := l.fatal.Load(); err != nil {
+		return nil, *err
+	}
+	held := l.shared.held
+	return held, l.settle(ctx)
+}
+
+// settle finds out what stands in the place of the held record, if there is one: that one, and its
+// rows go to the bets file, or another, and it is taken back. A record that was sent once is given
+// up for nothing else: it may turn up at any time.
+func (l *ledger) settle(ctx context.Context) error {
+	held := l.shared.held
+	if held == nil {
+		return nil
+	}
+	err := l.shared.find(ctx)
+	switch {
+	case err != nil:
+	case held.stands:
+		err = l.write(held.rows)
+	default:
+		if err = l.wal.takeBack(); err == nil {
+			l.unwritten.Add(-1)
+		}
+	}
+	if err != nil {
+		return l.note(err)
+	}
+	l.shared.held = nil
+	if held.conflict != nil {
+		return held.conflict
+	}
+	return nil
+}
+
+// isShared reports whether servers share the log.
+func (l *ledger) isShared() bool { return canShare && l.shared != nil }
+
+// isStuck reports whether nothing may be said of the last record. It is for the committer.
+func (l *ledger) isStuck() bool { return l.stuck != nil || l.isShared() && l.shared.held != nil }
+
 // fits reports whether a record of n bytes goes into the segment of the one before it. If not, that
 // one must have its rows before append: records are taken back in one segment alone.
 func (l *ledger) fits(n int) bool { return l.wal.fits(n) }
@@ -105,6 +207,9 @@ func (l *ledger) fits(n int) bool { return l.wal.fits(n) }
 func (l *ledger) unfit() error {
 	if err := l.fatal.Load(); err != nil {
 		return *err
+	}
+	if l.isShared() && l.shared.held != nil {
+		return errUnsettled
 	}
 	return l.stuck
 }
@@ -204,7 +309,7 @@ func (l *ledger) makeRoom(n int) error {
 
 // note keeps err for good if it is fatal. It returns err.
 func (l *ledger) note(err error) error {
-	if isFatal(err) && l.fatal.CompareAndSwap(nil, &err) {
+	if isFatal(err) && l.fatal.CompareAndSwap(nil, &err) && l.owner != nil { // nil: during a start
 		l.owner.failed(err)
 	}
 	return err

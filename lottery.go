@@ -43,6 +43,16 @@ type agencySet [4]uint64
 func (s *agencySet) add(agency uint8)      { s[agency>>6] |= 1 << (agency & 63) }
 func (s *agencySet) has(agency uint8) bool { return s[agency>>6]>>(agency&63)&1 == 1 }
 
+// all returns the agencies of the set, in order.
+func (s *agencySet) all() (agencies []byte) {
+	for agency := range 256 {
+		if s.has(uint8(agency)) {
+			agencies = append(agencies, byte(agency))
+		}
+	}
+	return agencies
+}
+
 // count returns how many agencies the set has.
 func (s *agencySet) count() (n int) {
 	for _, word := range s {

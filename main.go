@@ -8,6 +8,7 @@
 //	tp0 -mode=cat                       print the stored bets
 //	tp0 -mode=verify                    check all that a store holds, and print what it is
 //	tp0 -mode=forget -id=1              have a stopped server forget a source, data.source
+//	tp0 -mode=replicate                 put the store into the stream that servers share
 //	tp0 -mode=health                    exit 0 when the server at server.address answers, else 1
 //	tp0 -mode=sample -id=1 -bets=1000   print a synthetic agency file
 //	tp0 -mode=keys   -agencies=5        make the keys of a server and of agencies 1 to 5
@@ -19,6 +20,7 @@
 //
 //	main.go      modes, signals, exit codes
 //	audit.go     mode check: what a client would send
+//	replicate.go mode replicate: a store becomes a stream's first records
 //	server.go    the life of the server: accept, drain
 //	conn.go      one connection, a handler for each message
 //	answer.go    the answers that a connection owes, each until what it is about is on disk
@@ -27,6 +29,8 @@
 //	metrics.go   the metrics
 //	page.go      what the page says
 //	figures.go   all figures of the page and the metrics, at one moment
+//	presence.go  how an agency does
+//	standing.go  the figures of servers that share a log
 //	verify.go    mode verify: whether all that a store holds agrees
 //	client.go    the life of the client: sessions, each a connection; what is sent again
 //	ask.go       what is asked beside: winners, modes bet and health
@@ -37,9 +41,17 @@
 //	hints.go     what a file seems to be that is no agency file
 //	batch.go     records into batches: the one place for the 8,192 bytes
 //	recover.go   the start of a store, after whatever crash
+//	join.go      what the start of a store on a shared log looks at
 //	store.go     intake, fencing, the committer, what becomes of a group
+//	follow.go    a server that stands by: it follows the shared log, and claims the term
+//	intake.go    what connections ask of the store: bets, sources, who has finished
+//	term.go      which of several servers takes bets
 //	group.go     a group of messages, and the sources and sessions in it
 //	ledger.go    the log and the bets file in step, checkpoints
+//	stream.go    one stream of the engine as a log (stream_off.go: a build without it)
+//	jetstream.go what the engine is asked about one stream, and what it answers
+//	monitor.go   the engine's monitoring ports (monitor_off.go: a build without HTTP)
+//	replicas.go  whether the engine keeps what it is trusted with
 //	nats.go      a connection to a replicated engine, whichever of its servers is there
 //	natslink.go  one connection to one of its servers: greeting, requests, the end
 //	natscall.go  one request, and its answers
@@ -48,6 +60,7 @@
 //	source.go    how far each source got, and how many are remembered
 //	walscan.go   the start of the redo log: replay, and what is damage
 //	wal.go       the redo log
+//	shared.go    what a log that servers share has to do, its replicas, a record not settled there
 //	counts.go    what is counted: bets, batches, commits, connections, warnings
 //	disk.go      all that the store asks of the operating system (disk_linux.go, disk_other.go;
 //	             locks and limits: disk_unix.go, disk_nolock.go)
@@ -61,6 +74,7 @@
 //	bet.go       a bet, and what is wrong with it
 //	config.go    where settings come from: flags, environment, file
 //	settings.go  the settings and their table
+//	values.go    what a setting takes: how a value is read, checked and shown
 //	yaml.go      the subset of YAML
 //	notify.go    what systemd is told: ready, stopping, alive
 //	log.go       the lines of the log
@@ -111,7 +125,8 @@ func run(args []string) int {
 	log := newLogger(out, cfg.logLevel)
 	ctx := context.Background()
 	switch cfg.mode {
-	case "server", "client", "bet": // the others have nothing to close: a signal ends them as it ends any program
+	case "server", "client", "bet", "replicate":
+		// The others have nothing to close: a signal ends them as it ends any program.
 		ctx = catchSignals(log)
 	}
 	err = runMode(ctx, cfg, log, out)
@@ -145,6 +160,8 @@ func runMode(ctx context.Context, cfg *config, log *slog.Logger, out *lineWriter
 		return runForget(ctx, cfg, log)
 	case "health":
 		return runHealth(ctx, cfg)
+	case "replicate":
+		return runReplicate(ctx, cfg, log, out)
 	case "keys":
 		return runKeys(cfg, os.Stdout, os.Stderr)
 	}

@@ -1,4 +1,4 @@
-//go:build !nohttp
+//go:build !nohttp && !notls
 
 package main
 
@@ -102,6 +102,7 @@ func appendMetrics(dst []byte, r *report, c *counts) []byte {
 	m.disk(r, c)
 	m.connections(r)
 	m.agencies(r)
+	m.stream(r.Store.Stream)
 	return m.out
 }
 
@@ -185,6 +186,58 @@ func (m *metricsText) agencies(r *report) {
 	m.single("tp0_agencies_finished", "Agencies that have said that they have sent all.", float64(r.Draw.Finished))
 	m.single("tp0_agencies_expected", "Agencies that are expected.", float64(expected))
 	m.single("tp0_draw_done", "1 once the draw has taken place.", truth(r.Draw.Done))
+}
+
+// stream writes the metrics of a log that servers share; nothing where there is none.
+func (m *metricsText) stream(s *streamFigures) {
+	if s == nil {
+		return
+	}
+	m.single("tp0_stream_holding", "1 while this server holds the term, 0 while not.", truth(s.Mine))
+	m.single("tp0_stream_standby", "1 while this server stands by: it could take bets, and another one does or none "+
+		"is asked.", truth(s.Standby))
+	m.single("tp0_stream_term", "Number of the term.", float64(s.Term))
+	m.single("tp0_stream_quorum", "1 while the engine takes records, as far as this server has seen, 0 while not.",
+		truth(s.Quorum))
+	m.single("tp0_stream_record", "Number of the last record that this server has.", float64(s.Sequence))
+	m.single("tp0_stream_lag_records", "Records that others have and this server has not.", float64(s.Lag))
+	m.single("tp0_stream_servers_seen", "Other servers that were heard in the last minute.", float64(len(s.Fellows)))
+	m.single("tp0_stream_conflicts_total", "Records of this server that another's overtook, since the start.",
+		float64(s.Conflicts))
+	m.single("tp0_stream_engine_connected", "1 while there is a connection to a server of the engine, 0 while not.",
+		truth(s.Engine.Server != ""))
+	m.single("tp0_stream_engine_connects_total", "Connections to servers of the engine since the start.",
+		float64(s.Engine.Connects))
+	m.histogram("tp0_stream_publish_duration_seconds", "From the sending of a record to the engine's answer that it "+
+		"is stored.", s.Engine.took)
+	m.replicas(s)
+}
+
+// replicas writes the metrics of the engine's replicas.
+func (m *metricsText) replicas(s *streamFigures) {
+	m.single("tp0_stream_replicas_checked", "1 while the engine's servers say what their replicas have, 0 while not.",
+		truth(s.Unchecked == "" && len(s.Replicas) > 0))
+	each := func(name, help string, value func(r *replicaFigures) float64) {
+		m.family(name, help)
+		for i := range s.Replicas {
+			if r := &s.Replicas[i]; r.Replica {
+				m.sample(value(r), "replica", r.Server)
+			}
+		}
+	}
+	each("tp0_stream_replica_messages", "Records in a replica, by the engine's server.",
+		func(r *replicaFigures) float64 { return float64(r.Records) })
+	each("tp0_stream_replica_missing", "Records that a replica lacks up to its last, by the engine's server.",
+		func(r *replicaFigures) float64 { return float64(r.Missing) })
+	each("tp0_stream_replica_last_record", "Number of the last record in a replica, by the engine's server.",
+		func(r *replicaFigures) float64 { return float64(r.Last) })
+	each("tp0_stream_replica_leads", "1 for the replica that leads, 0 for others, by the engine's server.",
+		func(r *replicaFigures) float64 { return truth(r.Leads) })
+	m.family("tp0_stream_replica_fault", "1 for each thing that the engine does not keep, by its server and "+
+		"what it is.")
+	for _, f := range s.Faults {
+		m.sample(1, "replica", f.Server, "reason", string(f.Kind))
+	}
 }
 
 // truth is 1 for true.

@@ -1,4 +1,4 @@
-//go:build !nohttp
+//go:build !nohttp && !notls
 
 package main
 
@@ -72,7 +72,7 @@ func parseMetrics(text string) (map[string]*metricFamily, error) {
 				return nil, fail("has labels that are not of the format")
 			}
 			labels = labels[len(l[0]):]
-			if !slices.Contains([]string{"agency", "reason", "result", "le", "version", "goversion"}, l[1]) {
+			if !slices.Contains([]string{"agency", "reason", "result", "le", "replica", "version", "goversion"}, l[1]) {
 				return nil, fail("has a label that is not bounded")
 			}
 		}

@@ -75,7 +75,7 @@ func (s *supervisor) watch(taking string, feel func() pulse, ended <-chan struct
 	go func() {
 		tick := time.NewTicker(every)
 		defer tick.Stop()
-		for last := feel(); ; {
+		for last := s.look(taking, pulse{}, feel()); ; {
 			select {
 			case <-ended:
 				return
@@ -92,7 +92,7 @@ func (s *supervisor) look(taking string, last, now pulse) pulse {
 		s.tell("WATCHDOG=1")
 	}
 	switch {
-	case now.trouble != nil && last.trouble == nil:
+	case now.trouble != nil && (last.trouble == nil || now.trouble.Error() != last.trouble.Error()):
 		s.tell(status("NOT taking bets: " + now.trouble.Error()))
 	case now.trouble == nil && last.trouble != nil:
 		s.tell(status(taking))

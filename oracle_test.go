@@ -97,6 +97,7 @@ func anonymousBet(i int) *decision {
 type oracle struct {
 	sources   []oracleSource
 	answered  []int // anonymous bets that were answered, in order
+	refused   []int // anonymous bets that were refused
 	anonymous int   // anonymous bets that were submitted: 0 to anonymous-1
 	groups    map[*group][]oraclePart
 	floor     []uint64 // of each source: what a power cut can't take, since the last start made it durable
@@ -123,6 +124,7 @@ func (o *oracle) copy() *oracle {
 	c := *o
 	c.sources = append([]oracleSource(nil), o.sources...)
 	c.answered = append([]int(nil), o.answered...)
+	c.refused = append([]int(nil), o.refused...)
 	c.groups = map[*group][]oraclePart{}
 	for g, parts := range o.groups {
 		c.groups[g] = append([]oraclePart(nil), parts...)
@@ -252,6 +254,9 @@ func (o *oracle) verifyAnonymous(rows []string) error {
 			return fmt.Errorf("row of a BET without HELLO: got %q after number %d of "+
 				"%d, want %q", row, last, o.anonymous, want)
 		}
+		if slices.Contains(o.refused, i) {
+			return fmt.Errorf("BETs without HELLO: number %d was refused and is stored", i)
+		}
 		if len(answered) > 0 && answered[0] == i {
 			answered = answered[1:]
 		}
@@ -287,8 +292,8 @@ type workload struct {
 	o      *oracle
 	lock   func(func()) // runs what changes the oracle; nil: nothing to lock
 	ses    []*session
-	groups []*group // under way, oldest first
-	settle []func() // notes the answer of each
+	groups []*group          // under way, oldest first
+	settle []func(err error) // notes the answer of each, or that it was refused
 }
 
 // hello opens a session for source k.
@@ -336,7 +341,11 @@ func (w *workload) submit(k int) error {
 		return err
 	}
 	w.note(func() { w.o.groups[g] = append(w.o.groups[g], oraclePart{k, d.at.Records}) })
-	w.owe(g, func() { w.o.sources[k].answered = max(w.o.sources[k].answered, d.at.Records) })
+	w.owe(g, func(err error) {
+		if err == nil {
+			w.o.sources[k].answered = max(w.o.sources[k].answered, d.at.Records)
+		}
+	})
 	return nil
 }
 
@@ -346,13 +355,20 @@ func (w *workload) submitAnonymous() error {
 	w.note(func() { w.o.anonymous++ })
 	g, err := w.s.submit(&session{}, anonymousBet(i))
 	if err == nil {
-		w.owe(g, func() { w.o.answered = append(w.o.answered, i) })
+		w.owe(g, func(err error) {
+			switch err {
+			case nil:
+				w.o.answered = append(w.o.answered, i)
+			case errUnavailable: // ACK 5: nothing of it is stored
+				w.o.refused = append(w.o.refused, i)
+			}
+		})
 	}
 	return err
 }
 
 // owe remembers an answer that waits for g.
-func (w *workload) owe(g *group, answered func()) {
+func (w *workload) owe(g *group, answered func(err error)) {
 	w.groups, w.settle = append(w.groups, g), append(w.settle, answered)
 }
 
@@ -361,10 +377,10 @@ func (w *workload) settleTo(most int) error {
 	for len(w.groups) > most {
 		g, answered := w.groups[0], w.settle[0]
 		w.groups, w.settle = w.groups[1:], w.settle[1:]
-		if err := g.wait(); err != nil {
+		err := g.wait()
+		if w.note(func() { answered(err) }); err != nil {
 			return err
 		}
-		w.note(answered)
 	}
 	return nil
 }

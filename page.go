@@ -1,4 +1,4 @@
-//go:build !nohttp
+//go:build !nohttp && !notls
 
 package main
 
@@ -45,7 +45,8 @@ func render(dst []byte, template string, v view) []byte {
 func pageView(r *report) view {
 	v := view{"title": r.Sentence, "tone": pageTone(r), "sentence": r.Sentence, "troubles": texts(r.Troubles...),
 		"promise": r.Store.Promise, "commit": commitText(r), "disk": diskText(&r.Disk),
-		"path": graphPath(r.Rates), "graph": graphText(r.Rates), "program": programText(r), "draw": drawViews(r)}
+		"path": graphPath(r.Rates), "graph": graphText(r.Rates), "program": programText(r), "draw": drawViews(r),
+		"stream": streamViews(r)}
 	v["connections"] = fmt.Sprintf("%d now, %d at most so far, %d allowed",
 		r.Connections.Open, r.Connections.Most, r.Connections.Limit)
 	agencies := []view{}
@@ -81,12 +82,13 @@ func notes(all []note) (views []view) {
 	return views
 }
 
-// pageTone is the class of the page.
+// pageTone is the class of the page. A server that stands by is well where another takes bets.
 func pageTone(r *report) string {
+	standby, s := strings.HasPrefix(r.Reason, standingBy), r.Store.Stream
 	switch {
-	case !r.Taking:
+	case !r.Taking && !standby, s != nil && s.isLosing():
 		return "bad"
-	case len(r.Troubles) > 0:
+	case len(r.Troubles) > 0, standby && !s.Heard:
 		return "wait"
 	}
 	return "good"
@@ -140,6 +142,47 @@ func drawViews(r *report) []view {
 		v["winners"] = "The bets file is being read for the winners and the seal."
 	}
 	return []view{v}
+}
+
+// streamViews says how things are with the log that servers share; nothing where there is none.
+func streamViews(r *report) []view {
+	s := r.Store.Stream
+	if s == nil {
+		return nil
+	}
+	v := view{"role": s.role(), "quorum": s.quorum(r.Time), "tone": "good", "reached": s.reached(),
+		"engine": s.engine(), "conflict": s.conflict(r.Time), "unchecked": s.Unchecked}
+	if !s.Quorum {
+		v["tone"] = "trouble"
+	}
+	servers, replicas := []view{}, []view{}
+	for i := range s.Fellows {
+		servers = append(servers, fellowView(&s.Fellows[i], r.Time))
+	}
+	for i := range s.Replicas {
+		e := &s.Replicas[i]
+		text, tone := e.state(s.Faults)
+		replicas = append(replicas, view{"server": e.Server, "version": e.Version, "state": text, "tone": tone,
+			"records": countText(e.Records), "last": countText(e.Last)})
+	}
+	v["servers"], v["replicas"] = servers, replicas
+	if len(servers) == 0 {
+		v["alone"] = texts("No other server has been heard in the last minute.")
+	}
+	return []view{v}
+}
+
+// fellowView is the row of another server.
+func fellowView(f *fellowFacts, now time.Time) view {
+	v := view{"server": f.Name, "state": "stands by", "record": countText(f.Sequence),
+		"heard": timeText(now, now.Add(-time.Duration(f.Ago*float64(time.Second))))}
+	if f.Holding {
+		v["state"], v["tone"] = "takes bets", "good"
+	}
+	if f.Ago >= commonPace.silence.Seconds() {
+		v["state"], v["tone"] = "silent", "wait"
+	}
+	return v
 }
 
 // agencyView is an agency's row.

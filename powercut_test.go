@@ -14,10 +14,11 @@ import (
 
 // A cutState is what a crash left: a disk, and what the clients know.
 type cutState struct {
-	disk  *simDisk
-	o     *oracle
-	depth int    // crashes before this state, in a row
-	story string // them
+	disk   *simDisk
+	stream *fakeStream // the log that servers share, with what was on its way to it; nil: there is none
+	o      *oracle
+	depth  int    // crashes before this state, in a row
+	story  string // them
 }
 
 // A cutter makes crashes at every moment of a store's life, and starts it again from what they
@@ -27,6 +28,7 @@ type cutter struct {
 	rng     *rand.Rand
 	options storeOptions
 	mixed   bool       // each start has a store.sync of its own
+	shared  bool       // the store is in a shared log
 	states  []cutState // not yet looked at
 	checked int
 	kills   int
@@ -44,7 +46,11 @@ const (
 func (c *cutter) run(states int) {
 	for c.checked < states && !c.t.Failed() {
 		if len(c.states) == 0 {
-			c.states = append(c.states, cutState{newSimDisk(), newOracle(3), 0, "new"})
+			state := cutState{disk: newSimDisk(), o: newOracle(3), story: "new"}
+			if c.shared {
+				state.stream = newFakeStream()
+			}
+			c.states = append(c.states, state)
 		}
 		last := len(c.states) - 1
 		state := c.states[last]
@@ -84,7 +90,7 @@ func (c *cutter) live(state cutState) {
 		mu.Lock()
 		known := o.copy()
 		mu.Unlock()
-		next := cutState{o: known, depth: state.depth + 1}
+		next := cutState{o: known, depth: state.depth + 1, stream: state.stream.fork()}
 		when := fmt.Sprintf("call %d", d.calls)
 		if opening {
 			when += " of the start"
@@ -98,10 +104,16 @@ func (c *cutter) live(state cutState) {
 		}
 		c.states = append(c.states, next)
 	}
+	if c.shared {
+		c.share(&options, state.stream)
+	}
 	s, err := openStore(context.Background(), faulty, options, quiet)
 	if err != nil {
 		c.t.Errorf("%s: openStore: got %v, want a start", story, err)
 		return
+	}
+	if c.shared { // what was on its way may still arrive until another record has its place
+		awaitTaking(c.t, s)
 	}
 	d.mu.Lock()
 	opening = false
@@ -130,10 +142,10 @@ func (c *cutter) live(state cutState) {
 		faulty.setFault(failWrite(name, n, 1+c.rng.IntN(3), c.rng.IntN(5000)))
 	}
 	err = w.run(c.rng, steps)
-	if err != nil && !faulty.hasFailed() {
+	if err != nil && !faulty.hasFailed() && !c.shared {
 		c.t.Errorf("%s: work after the start: got %v, want answers", story, err)
 	}
-	if err != nil && c.rng.IntN(200) == 0 { // seldom: that takes half a second, of waiting
+	if err != nil && !c.shared && c.rng.IntN(200) == 0 { // seldom: that takes half a second, of waiting
 		waitRoom(s)
 		w.run(c.rng, steps)
 	}
@@ -142,6 +154,33 @@ func (c *cutter) live(state cutState) {
 	}
 	s.close()
 }
+
+// share has a store share its log. Each message to that may be lost, late, or not be answered, and
+// while the store was down another server may have written.
+func (c *cutter) share(options *storeOptions, stream *fakeStream) {
+	rng := rand.New(rand.NewPCG(c.rng.Uint64(), 2)) // used with the stream locked
+	chance := []float64{0, 0.05, 0.4}[c.rng.IntN(3)]
+	link, kind := stream.link(), c.rng.IntN(6)
+	link.fault = func(uint64) sendFault {
+		if rng.Float64() < chance {
+			return sendFault(rng.IntN(int(sendFaults)))
+		}
+		return sendArrives
+	}
+	stream.change(func() {
+		if kind&1 == 0 {
+			stream.deliver()
+		}
+		if kind < 4 {
+			stream.put(uint64(len(stream.records))+1, stream.stranger(kind < 2))
+		}
+	})
+	options.shared, options.pace, options.name = link, &cutPace, "office"
+}
+
+// cutPace is that of servers that are alone, and take no time.
+var cutPace = pace{patience: 10 * time.Millisecond, follow: 50 * time.Microsecond, sign: time.Hour,
+	silence: 50 * time.Microsecond, look: time.Hour}
 
 // failWrite makes the n-th write from now on, to any file or to that one, and those that follow
 // it, run of them, fail for lack of room, with so many of their bytes in the file: crashes come
@@ -164,12 +203,16 @@ func cutAll(t *testing.T, states int) {
 		name   string
 		sync   time.Duration
 		mixed  bool
+		shared bool
 		states int
-	}{{"always", syncAlways, false, states * 7 / 10}, {"interval", 2 * time.Millisecond, false, states / 10},
-		{"never", syncNever, false, states / 10}, {"mixed", 0, true, states / 10}} {
+	}{{"always", syncAlways, false, false, states * 7 / 10},
+		{"interval", 2 * time.Millisecond, false, false, states / 10},
+		{"never", syncNever, false, false, states / 10}, {"mixed", 0, true, false, states / 10},
+		{"shared", syncAlways, false, true, states / 10}} {
 		t.Run(mode.name, func(t *testing.T) {
 			seed := uint64(torture.Number(t, "SEED", 1+int(time.Now().UnixNano()&0xffffff)))
-			c := &cutter{t: t, rng: rand.New(rand.NewPCG(seed, 0)), options: testOptions(), mixed: mode.mixed}
+			c := &cutter{t: t, rng: rand.New(rand.NewPCG(seed, 0)), options: testOptions(), mixed: mode.mixed,
+				shared: mode.shared}
 			c.options.sync = mode.sync
 			began := time.Now()
 			c.run(mode.states)

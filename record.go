@@ -22,6 +22,15 @@ type state struct {
 	crc      uint32  // CRC-32C of the bets file up to length
 	sources  sources // how far each got
 	draw     draw    // who has finished, and whether it has taken place
+	tenancy
+}
+
+// A tenancy is what a state has where servers share the store's log; else it is zero.
+type tenancy struct {
+	identity storeID // of the store
+	term     uint64  // number of the term, 1 for the first
+	holder   uint64  // the writer that holds it: its records count, and no other's
+	chain    uint32  // CRC-32C of the last record's payload
 }
 
 // The payload of a record of the redo log, integers little-endian:
@@ -33,9 +42,16 @@ type state struct {
 //	    u8 agency, u8 length, name, u64 records, u32 crc, u64 bets stored
 //	u8 agencies that finished with this record, for each: u8 agency
 //	u32 winning number of the draw, which took place behind all of the above; 0xffffffff: no draw
+//	16 bytes identity of the store; zeros: its log is not shared, and what follows is zeros too
+//	u64 writer, u64 number of its term
+//	u32 CRC-32C of the payload of the record before; 0 where there is none
 //
 // The rows come first so that a group can be filled while it is open: what precedes them has a
-// fixed size. Version 1 is read as well (parseRedo); the segment tells the version.
+// fixed size. Version 2 ends before the identity. Version 1 is read as well (parseRedo); the
+// segment tells the version, and records of a shared log are of version 3.
+
+// sharedVersion is the version of the records of a shared log.
+const sharedVersion = 3
 
 // redoRowsAt is where the rows start in a record with its head.
 const redoRowsAt = walRecordHead + 8 + 4 + 4
@@ -46,11 +62,24 @@ type redo struct {
 	count    uint32
 	rows     []byte
 	crc      uint32 // of the bets file with them
-	sum      uint32 // of the rows alone; not in the record
+	rowsSum  uint32 // of the rows alone; not in the record
 	marks    []sourceMark
 	finished []byte
 	drawn    int // as in a draw
+	stamp
+	sum uint32 // CRC-32C of the payload, where it has an identity
 }
+
+// A stamp says whose record this is, and which one it follows.
+type stamp struct {
+	identity storeID
+	writer   uint64 // random, of a process that takes bets
+	term     uint64
+	prev     uint32 // CRC-32C of the payload of the record before
+}
+
+// stampSize is what a stamp takes in a record, in bytes.
+const stampSize = len(storeID{}) + 8 + 8 + 4
 
 // A sourceMark says how far a source got.
 type sourceMark struct {
@@ -60,11 +89,11 @@ type sourceMark struct {
 
 // seal completes the record in buf, whose rows have been appended from redoRowsAt on, and fills
 // r in from it. The bets file has length bytes before it, of that crc.
-func (r *redo) seal(buf []byte, length int64, crc uint32) []byte {
+func (r *redo) seal(buf []byte, length int64, crc uint32, by stamp) []byte {
 	le := binary.LittleEndian
-	r.rows = buf[redoRowsAt:]
-	r.sum = crc32.Checksum(r.rows, castagnoli)
-	r.length, r.crc = length, joinCRC(crc, r.sum, len(r.rows))
+	r.rows, r.stamp = buf[redoRowsAt:], by
+	r.rowsSum = crc32.Checksum(r.rows, castagnoli)
+	r.length, r.crc = length, joinCRC(crc, r.rowsSum, len(r.rows))
 	le.PutUint64(buf[walRecordHead:], uint64(length))
 	le.PutUint32(buf[walRecordHead+8:], r.count)
 	le.PutUint32(buf[walRecordHead+12:], uint32(len(r.rows)))
@@ -74,7 +103,21 @@ func (r *redo) seal(buf []byte, length int64, crc uint32) []byte {
 		buf = appendMark(buf, m.key, m.at)
 	}
 	buf = append(append(buf, byte(len(r.finished))), r.finished...)
-	return le.AppendUint32(buf, uint32(r.drawn))
+	buf = le.AppendUint32(buf, uint32(r.drawn))
+	buf = append(buf, by.identity[:]...)
+	buf = le.AppendUint64(buf, by.writer)
+	buf = le.AppendUint64(buf, by.term)
+	buf = le.AppendUint32(buf, by.prev)
+	r.sum = r.sumOf(buf[walRecordHead:])
+	return buf
+}
+
+// sumOf returns the CRC-32C of r's payload, if it is one of a shared log; else nobody asks for it.
+func (r *redo) sumOf(payload []byte) uint32 {
+	if r.identity == (storeID{}) {
+		return 0
+	}
+	return crc32.Checksum(payload, castagnoli)
 }
 
 // appendMark appends how far a source got.
@@ -119,20 +162,87 @@ func parseRedo(version uint32, payload []byte) (*redo, error) {
 	} else if d.u8() == 1 {
 		r.drawn = unknownNumber
 	}
+	if version >= 3 {
+		copy(r.identity[:], d.bytes(len(r.identity)))
+		r.writer, r.term = d.u64(), d.u64()
+		r.prev = d.u32()
+		r.sum = r.sumOf(payload)
+	}
 	if d.bad || len(d.data) > 0 {
 		return nil, errPayload
 	}
 	return r, nil
 }
 
+// What admit refuses: what stands in the shared log is not this store's.
+var (
+	errForeign   = errors.New("its record is of another store")
+	errUnchained = errors.New("its record does not follow on the record before it: records between " +
+		"them are missing, or were changed")
+)
+
+// admit reports whether r, which is the next record of the log, counts. Where the log is shared it
+// counts if its writer holds the term, or takes the next one with it. Else it is void: it has a
+// number, the next record follows on it, and nothing that it says has come to pass. The rule is the
+// same for whoever replays, follows or has written the record.
+func (s *state) admit(r *redo) (counts bool, err error) {
+	switch {
+	case r.identity != s.identity && (s.identity != storeID{} || s.sequence > 0):
+		return false, errForeign
+	case r.identity == storeID{}:
+		return true, nil
+	case r.prev != s.chain:
+		return false, errUnchained
+	}
+	return r.term == s.term && r.writer == s.holder || r.term == s.term+1 && r.isEmpty(), nil
+}
+
+// read reads the payload of the next record of a shared log, with the rows that it brings: none if
+// it is void.
+func (s *state) read(number uint64, payload []byte) (rec *redo, rows []byte, err error) {
+	rec, err = parseRedo(sharedVersion, payload)
+	if err != nil {
+		return nil, nil, fmt.Errorf("record %d of the stream: %w", number, err)
+	}
+	counts, err := s.admit(rec)
+	switch {
+	case err != nil:
+		return nil, nil, fmt.Errorf("record %d of the stream: %w", number, err)
+	case !counts:
+		return rec, nil, nil
+	case !s.precedes(rec):
+		return nil, nil, fmt.Errorf("record %d of the stream: its rows follow on %d bytes of bets with the "+
+			"CRC-32C %08x, and here it would be %d and %08x", number, rec.length, rec.crc, s.length,
+			crc32.Update(s.crc, castagnoli, rec.rows))
+	}
+	return rec, rec.rows, nil
+}
+
+// isEmpty reports whether r says nothing. By such a record a server takes a term, or finds out that
+// it still holds it.
+func (r *redo) isEmpty() bool {
+	return len(r.rows) == 0 && r.count == 0 && len(r.marks) == 0 && len(r.finished) == 0 && r.drawn == noNumber
+}
+
+// stamp returns what the holder's next record has.
+func (s *state) stamp() stamp { return stamp{s.identity, s.holder, s.term, s.chain} }
+
+// claim returns what the record has by which writer takes the next term.
+func (s *state) claim(writer uint64) stamp { return stamp{s.identity, writer, s.term + 1, s.chain} }
+
 // precedes reports whether r's rows follow on what the state says of the bets file.
 func (s *state) precedes(r *redo) bool {
 	return r.length == s.length && r.crc == crc32.Update(s.crc, castagnoli, r.rows)
 }
 
-// apply brings the state to where the record leaves it.
+// apply brings the state to where the record leaves it, which admit has let pass.
 func (s *state) apply(sequence uint64, r *redo) {
-	s.sequence = sequence
+	counts, _ := s.admit(r)
+	s.sequence, s.identity, s.chain = sequence, r.identity, r.sum
+	if !counts {
+		return
+	}
+	s.term, s.holder = r.term, r.writer
 	s.length = r.length + int64(len(r.rows))
 	s.bets += uint64(r.count)
 	s.crc = r.crc
@@ -149,17 +259,19 @@ func (s *state) apply(sequence uint64, r *redo) {
 
 // The snapshot, integers little-endian:
 //
-//	"tp0state", u32 version 2
+//	"tp0state", u32 version 3
 //	u64 sequence, u64 length, u64 bets, u32 CRC-32C of the bets file up to length
 //	u32 number that was drawn; 0xffffffff: the draw has not taken place
 //	4 × u64 agencies that finished, as a set of bits
 //	u32 sources, for each as in a record
+//	16 bytes identity, u64 term, u64 holder, u32 CRC-32C of the last record's payload; zeros where
+//	    the log is not shared
 //	u32 CRC-32C of all before it
 //
-// Version 1 is read as well (parseState).
+// Version 2 has no identity and what follows it. Version 1 is read as well (parseState).
 const (
 	stateMagic   = "tp0state"
-	stateVersion = 2
+	stateVersion = 3
 )
 
 // appendState appends the snapshot of s.
@@ -181,6 +293,10 @@ func appendState(dst []byte, s *state) []byte {
 			dst = appendMark(dst, sourceKey{uint8(agency), name}, at)
 		}
 	}
+	dst = append(dst, s.identity[:]...)
+	dst = le.AppendUint64(dst, s.term)
+	dst = le.AppendUint64(dst, s.holder)
+	dst = le.AppendUint32(dst, s.chain)
 	return le.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
 }
 
@@ -206,7 +322,7 @@ func parseState(data []byte) (s state, version uint32, err error) {
 		if drawn == 1 {
 			s.draw.drawn = s.draw.winner
 		}
-	case stateVersion:
+	case 2, stateVersion:
 		s.crc = d.u32()
 		s.draw.drawn = int(int32(d.u32()))
 	default:
@@ -219,6 +335,11 @@ func parseState(data []byte) (s state, version uint32, err error) {
 	for n := d.u32(); n > 0 && !d.bad; n-- {
 		m := d.mark()
 		s.sources.put(m.key, m.at)
+	}
+	if d.version >= 3 {
+		copy(s.identity[:], d.bytes(len(s.identity)))
+		s.term, s.holder = d.u64(), d.u64()
+		s.chain = d.u32()
 	}
 	if d.version == 1 {
 		d.data = nil // the winners: they are found in the bets file

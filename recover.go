@@ -21,7 +21,14 @@ type storeOptions struct {
 	agencies int           // draw.agencies
 	winner   int           // draw.winner
 	segment  int64         // bytes of a segment of the redo log; 0: walSegment. Small ones make tests small
+	shared   sharedLog     // that servers share; nil: the log is this server's alone
+	name     string        // of this server, among those
+	pace     *pace         // of these; nil: commonPace
+	alone    bool          // a store that is in a shared log is recovered without it: for mode replicate
 }
+
+// isShared reports whether servers share the log.
+func (o *storeOptions) isShared() bool { return canShare && o.shared != nil }
 
 // openStore recovers the store and starts to take bets. Each error is one line that names the
 // file, what is wrong, and what can be done. Once ctx is done it fails with ctx's error, and
@@ -31,7 +38,7 @@ func openStore(ctx context.Context, d disk, options storeOptions, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	return newStore(r.ledger, r.state, options.sync, log), nil
+	return newStore(r.ledger, r.state, r.tenure, options.sync, log), nil
 }
 
 // forgetSource is mode forget: a store that no server has forgets a source.
@@ -67,13 +74,19 @@ type recovery struct {
 	version uint32 // of the snapshot; 0: there is none, and so no log
 	size    int64  // of the bets file, as it was found
 	report  walReport
+	held    []byte  // payload of the log's last record, if the log is shared and it is not known to be there
+	tenure  *tenure // nil: the log is this server's alone
 }
 
 // recoverStore recovers a store.
 func recoverStore(ctx context.Context, d disk, options storeOptions, log *slog.Logger) (*recovery, error) {
+	options.pace = cmp.Or(options.pace, &commonPace)
 	r := &recovery{ctx: ctx, options: options, log: log}
 	r.ledger = &ledger{disk: d, path: options.path, log: log}
 	r.state.draw.drawn = noNumber
+	if options.isShared() {
+		r.ledger.shared = &sharing{log: options.shared, patience: options.pace.patience}
+	}
 	for _, step := range []func() error{
 		// What a process that was killed had renamed or created must not come undone when something
 		// has been built on it.
@@ -82,6 +95,8 @@ func recoverStore(ctx context.Context, d disk, options storeOptions, log *slog.L
 		r.openBets,
 		r.replayLog, // on top of the snapshot: the state as of the last durable record
 		r.cutBets,   // what the bets file has behind that was never answered, or proves damage
+		r.joinShared,
+		r.syncBets,
 		r.writeState,
 		r.begin,
 	} {
@@ -105,6 +120,10 @@ func (r *recovery) readSnapshot() error {
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
+	}
+	// Before anything is replayed: the log's last record may be void.
+	if r.state.identity != (storeID{}) && !r.options.isShared() && !r.options.alone {
+		return errShared(r.options.path)
 	}
 	return nil
 }
@@ -140,6 +159,8 @@ func (r *recovery) openBets() error {
 	switch {
 	case err != nil:
 		return err
+	case r.version == 0 && r.size > 0 && r.options.isShared():
+		return errNotShared(path)
 	case r.version == 0 && r.size > 0:
 		return r.adopt()
 	case r.size < r.state.length:
@@ -194,19 +215,47 @@ func (r *recovery) replayLog() (err error) {
 		return fmt.Errorf("%s.state is gone, and the log that goes with it (%s.wal.*) is not: put it back; "+
 			"or, to take %s as it stands, move %s.wal.* away", path, path, path, path)
 	}
-	if err == nil && r.ledger.wal.next > r.state.sequence+1 { // numbers of dropped records
+	if err == nil && r.held == nil && r.ledger.wal.next > r.state.sequence+1 { // numbers of dropped records
 		r.state.sequence = r.ledger.wal.next - 1
+	}
+	if err == nil && r.held != nil && r.size > r.state.length {
+		// It has rows in the bets file, so it was known to stand in the shared log.
+		err = r.bring(walVersion, r.held)
+		r.held = nil
 	}
 	// From here on the settings count. A draw that has taken place stays as it was.
 	r.state.draw.agencies, r.state.draw.winner = r.options.agencies, r.options.winner
 	return err
 }
 
-// replay brings the bets file and the state to where a record leaves them.
+// replay takes in a record of the log. Where that is shared the last one is held back: a record
+// counts once it stands in both logs.
 func (r *recovery) replay(version uint32, payload []byte) error {
+	if !r.options.isShared() || version < sharedVersion {
+		return r.bring(version, payload)
+	}
+	if r.held != nil {
+		if err := r.bring(version, r.held); err != nil {
+			return err
+		}
+	}
+	r.held = append(r.held[:0], payload...)
+	return nil
+}
+
+// bring brings the bets file and the state to where a record leaves them.
+func (r *recovery) bring(version uint32, payload []byte) error {
 	rec, err := parseRedo(version, payload)
 	if err != nil || r.version == 0 { // without a snapshot nothing is replayed: replayLog says so
 		return cmp.Or(err, errPayload)
+	}
+	counts, err := r.state.admit(rec)
+	if err != nil {
+		return fmt.Errorf("%w: log and %s.state are not of one store: %s", err, r.options.path, restoreAdvice)
+	}
+	if !counts {
+		r.state.apply(r.state.sequence+1, rec)
+		return nil
 	}
 	if version == 1 {
 		rec.crc = crc32.Update(r.state.crc, castagnoli, rec.rows)
@@ -243,11 +292,28 @@ func (r *recovery) cutBets() error {
 			return fmt.Errorf("cutting %s: %w", path, err)
 		}
 	}
-	// Also where nothing was repaired: an earlier start may have been killed before its sync.
+	return nil
+}
+
+// syncBets makes the bets file durable, also where nothing was repaired: an earlier start may have
+// been killed before its sync.
+func (r *recovery) syncBets() error {
 	if err := r.ledger.bets.sync(); err != nil {
-		return fmt.Errorf("sync of %s: %w", path, err)
+		return fmt.Errorf("sync of %s: %w", r.options.path, err)
 	}
 	return nil
+}
+
+// joinShared looks at the shared log, where there is one.
+func (r *recovery) joinShared() error {
+	if !r.options.isShared() {
+		return nil
+	}
+	j := &joining{ctx: r.ctx, log: r.log, path: r.options.path, shared: r.options.shared, ledger: r.ledger,
+		state: &r.state, bring: func(payload []byte) error { return r.bring(sharedVersion, payload) }}
+	err := j.run(r.held, r.options.pace, r.options.name)
+	r.tenure = j.tenure
+	return err
 }
 
 // writeState makes what was recovered durable, and says what it was. Without room for a snapshot an
@@ -295,13 +361,16 @@ func (r *recovery) begin() error {
 	if isFatal(err) {
 		return err
 	}
-	r.log.Info(actDurability, success, "promise", promise(r.options.sync))
+	r.log.Info(actDurability, success, "promise", promise(r.options.sync, r.options.isShared()))
 	return nil
 }
 
-// promise says what an answer is worth under store.sync.
-func promise(sync time.Duration) string {
+// promise says what an answer is worth under store.sync, where servers share the log or do not.
+func promise(sync time.Duration, shared bool) string {
 	switch {
+	case shared:
+		return "an answered bet survives the loss of any one machine, its disk included: it is on this disk and on a " +
+			"quorum of the engines"
 	case sync == syncNever:
 		return "an answered bet survives a crash of the process; a power cut may take all since the last checkpoint"
 	case sync > 0:

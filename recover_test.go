@@ -15,6 +15,13 @@ import (
 	"time"
 )
 
+// aloneOptions are those with which mode replicate recovers a store.
+func aloneOptions() storeOptions {
+	options := smallOptions()
+	options.alone = true
+	return options
+}
+
 // smallOptions are those of a store whose segments hold two records of a page.
 func smallOptions() storeOptions { return storeOptions{path: testPath, segment: 3 * walPage} }
 
@@ -178,7 +185,7 @@ func TestStoreDamage(t *testing.T) {
 			data[len(stateMagic)]++
 			binary.LittleEndian.PutUint32(data[len(data)-4:], crc32.Checksum(data[:len(data)-4], castagnoli))
 			d.put(testPath+".state", data)
-		}, "bets.csv.state: version 3 is newer than this program"},
+		}, "bets.csv.state: version 4 is newer than this program"},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -308,7 +315,16 @@ func openFrozen(t *testing.T, version string) *store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := openTest(t, openTestDisk(t, path), storeOptions{path: path, agencies: 2, winner: 9})
+	options := storeOptions{path: path, agencies: 2, winner: 9}
+	// The records of the log that it shared, if it did.
+	if records, err := os.ReadFile(filepath.Join("testdata", "store", version, "records")); err == nil {
+		stream := newFakeStream()
+		for ; len(records) > 0; records = records[4+binary.LittleEndian.Uint32(records):] {
+			stream.records = append(stream.records, records[4:4+binary.LittleEndian.Uint32(records)])
+		}
+		options.shared, options.pace = stream.link(), &testPace
+	}
+	s := openTest(t, openTestDisk(t, path), options)
 	t.Cleanup(func() { s.close() })
 	got, err := os.ReadFile(path)
 	if err != nil || !bytes.Equal(got, want) {
@@ -363,6 +379,19 @@ func TestFrozenV2(t *testing.T) {
 		{2, "agencia ñ"}:    {Resume{75, 0x0f69b032}, 69},
 		{3, "refused.csv"}:  {Resume{1, 0x941cadad}, 0},
 	}, map[uint8]string{1: "1008 1025 1042 1059 1076 1093 3008 5008", 2: "2008 4008 6008", 3: ""})
+}
+
+// TestFrozenV3 opens a store of version 3 whose log was shared, with a record in it that is void,
+// the claim of a term, and the draw in the last record, which counts because the shared log has it.
+func TestFrozenV3(t *testing.T) {
+	s := openFrozen(t, "v3")
+	wantFrozen(t, s, 13, 114, map[sourceKey]mark{
+		sourceOf(0): {Resume{139, 0x942f8ec7}, 112},
+		sourceOf(1): {Resume{2, 0x430e8d9c}, 2},
+	}, map[uint8]string{1: "8", 2: ""})
+	if at := s.state.tenancy; at.identity != testStore || at.term != 2 || at.chain != 0x94d1b813 {
+		t.Errorf("got %+v", at)
+	}
 }
 
 // TestSyncModes checks what the start says of each.

@@ -75,12 +75,16 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	cfg.logTo(log)
 	counts := newCounts()
 	log = counts.listen(log)
-	desk := &office{cfg: cfg, counts: counts, stopping: func() bool { return ctx.Err() != nil }}
 	guard, err := loadGate(cfg, log)
 	if err != nil {
 		return err
 	}
-	stopStatus, err := serveStatus(cfg, desk, log)
+	shared, leave, err := openShared(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	tellStatus, stopStatus, err := openStatus(ctx, cfg, counts, shared, log)
 	if err != nil {
 		return err
 	}
@@ -92,7 +96,8 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	}
 	defer disk.Close()
 	boss := newSupervisor(os.Getenv)
-	options := storeOptions{path: path, sync: cfg.storeSync, agencies: cfg.drawAgencies, winner: cfg.drawWinner}
+	options := storeOptions{path: path, sync: cfg.storeSync, agencies: cfg.drawAgencies, winner: cfg.drawWinner,
+		shared: shared, name: serverName(cfg)}
 	st, err := openStore(ctx, countedDisk{disk, counts}, options, log)
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return errStopped
@@ -102,19 +107,13 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	}
 	counts.recoveredIn(time.Since(began))
 	srv := newServer(cfg, st, counts, log)
-	listener, err := net.Listen("tcp", net.JoinHostPort(cfg.serverHost, fmt.Sprint(cfg.serverPort)))
+	listener, err := listen(cfg, log)
 	if err != nil {
 		st.close()
-		return fmt.Errorf("listening: %w: choose another server.port or server.host", err)
-	}
-	log.Info(actListen, success, "address", listener.Addr(), "port", listener.Addr().(*net.TCPAddr).Port)
-	if cfg.tlsCert == "" && !listener.Addr().(*net.TCPAddr).IP.IsLoopback() {
-		log.Warn(actListen, success, "address", listener.Addr(),
-			"reason", "whoever reaches this port can pose as any agency, and read along",
-			"todo", "set tls.cert and tls.known (tp0 -mode=keys makes the files), or server.host=127.0.0.1")
+		return err
 	}
 	srv.listener = guard(listener)
-	desk.open(st, srv.listener)
+	tellStatus(st, srv.listener)
 	srv.ended.Go(srv.serve)
 	boss.watch("Taking bets on "+listener.Addr().String()+".", st.pulse, ctx.Done())
 	select {
@@ -126,6 +125,43 @@ func runServer(ctx context.Context, cfg *config, log *slog.Logger) error {
 	err = st.close()
 	log.Info(actCloseStore, closed(err), "file", cfg.storePath, "lotes", st.batches, "commits", st.commits)
 	return err
+}
+
+// listen listens where the settings say.
+func listen(cfg *config, log *slog.Logger) (net.Listener, error) {
+	listener, err := net.Listen("tcp", net.JoinHostPort(cfg.serverHost, fmt.Sprint(cfg.serverPort)))
+	if err != nil {
+		return nil, fmt.Errorf("listening: %w: choose another server.port or server.host", err)
+	}
+	log.Info(actListen, success, "address", listener.Addr(), "port", listener.Addr().(*net.TCPAddr).Port)
+	if cfg.tlsCert == "" && !listener.Addr().(*net.TCPAddr).IP.IsLoopback() {
+		log.Warn(actListen, success, "address", listener.Addr(),
+			"reason", "whoever reaches this port can pose as any agency, and read along",
+			"todo", "set tls.cert and tls.known (tp0 -mode=keys makes the files), or server.host=127.0.0.1")
+	}
+	return listener, nil
+}
+
+// openShared returns the log that servers share, by the settings, and what closes it; nil: there is
+// none.
+func openShared(cfg *config, log *slog.Logger) (shared sharedLog, leave func(), err error) {
+	if cfg.stream.servers != "" && cfg.storeSync != syncAlways {
+		return nil, nil, usageErrorf("store.sync: with stream.servers it must be always: an answered bet is on this " +
+			"disk and in the stream")
+	}
+	if shared, err = openStream(cfg, log); shared == nil {
+		return nil, func() {}, err
+	}
+	return shared, shared.close, err
+}
+
+// serverName returns by which name people know this server, among those that share a log.
+func serverName(cfg *config) string {
+	host := cfg.serverHost
+	if ip := net.ParseIP(host); host == "" || ip.IsUnspecified() { // all servers may have that one
+		host, _ = os.Hostname()
+	}
+	return net.JoinHostPort(host, fmt.Sprint(cfg.serverPort))
 }
 
 // runForget is mode forget: the store, which no server may have, forgets a source.

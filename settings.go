@@ -1,31 +1,16 @@
 package main
 
-// The settings: what they are, how each type of value is read and checked, and
-// the lines of the log that tell them. Where their values come from, and which
-// source wins, is config.go's.
+// The settings: what they are, and the lines of the log that tell them. Where
+// their values come from, and which source wins, is config.go's; how a value is
+// read and checked is values.go's.
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"math"
-	"net"
-	"net/netip"
-	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 )
-
-// What storeSync says besides an interval.
-const (
-	syncAlways time.Duration = 0  // a batch is answered once it is on stable storage
-	syncNever  time.Duration = -1 // the system writes when it likes
-)
-
-// maxDuration bounds every duration, so that small multiples of one cannot overflow.
-const maxDuration = 365 * 24 * time.Hour
 
 // A config holds every setting of the program. Nothing changes it after loadConfig.
 type config struct {
@@ -67,9 +52,22 @@ type config struct {
 	statusAddress string // of the status page, empty: none
 	statusHosts   string // under which it may be asked for, with commas between
 
+	stream streamSettings
+
 	// origins says where each setting was found, by key: "-id", "CLI_ID" or
 	// "config.yaml:12"; empty for a default.
 	origins map[string]string
+}
+
+// streamSettings say where the stream is that several servers share, and who asks for it.
+type streamSettings struct {
+	servers  string // host:port of each engine, with commas between; empty: there is no stream
+	name     string // of the stream
+	user     string // and password, or token, or neither
+	password string
+	token    string
+	ca       string // PEM file of the authorities that the engines' certificates are from; empty: no TLS
+	monitor  string // host:port of each engine's monitoring port, with commas between; may be empty
 }
 
 // logTo logs what matters in this mode: a line of bare values, which the
@@ -86,8 +84,11 @@ func (c *config) logTo(log *slog.Logger) {
 			continue
 		}
 		key, value := strings.ReplaceAll(s.key, ".", "_"), s.value.get()
-		if value == "" {
+		switch {
+		case value == "":
 			value = s.noDef
+		case s.secret:
+			value = "set"
 		}
 		values = append(values, key, value)
 		if origin := c.origins[s.key]; origin != "" {
@@ -111,18 +112,10 @@ type setting struct {
 	def      string // default, read like any other text
 	noDef    string // said in place of def where there is no such text
 	flagOnly bool   // not to be found in the config file
-	modes    string // those of server, client and bet whose config line shows it
+	secret   bool   // neither a line of the log nor an error shows it
+	modes    string // those of server, client, bet and replicate whose config line shows it
 	help     string
 	value    settingValue
-}
-
-// A settingValue reads, checks and shows a field of a config.
-type settingValue struct {
-	takes   string // completes "takes …" in errors and -h
-	isBool  bool   // the flag alone means true
-	integer bool   // a number in YAML's forms, octal and hexadecimal too, means what YAML says
-	set     func(text string) error
-	get     func() string
 }
 
 // modes lists what -mode takes, in the order of -h.
@@ -130,13 +123,14 @@ var modes = []struct{ name, help string }{
 	{"server", "take bets and store them"},
 	{"client", "send an agency's file"},
 	{"bet", "send one bet, from NOMBRE APELLIDO DOCUMENTO NACIMIENTO NUMERO in the environment"},
-	{"check", "say what a client would send and what would be refused; connect to nothing, write nothing"},
+	{"check", "say what a client would send and what would be refused; nothing is sent or written"},
 	{"cat", "print the stored bets"},
 	{"verify", "check all that a store holds, beside its server or without one, and print what it is"},
 	{"forget", "have a stopped server forget how far it got with data.source"},
 	{"health", "exit 0 when the server at server.address answers, else 1"},
 	{"sample", "print a synthetic agency file (same arguments, same bytes)"},
 	{"keys", "make the keys of a server and of its agencies in ./keys"},
+	{"replicate", "put the store of a stopped server into the stream, which is made where it is not there"},
 }
 
 // settingsOf returns the table of settings, whose values are the fields of c.
@@ -227,35 +221,27 @@ func settingsOf(c *config) []*setting {
 		{key: "status.hosts", env: "STATUS_HOSTS", noDef: "empty", modes: "server",
 			help:  "host names besides its own address under which the page may be asked for, with commas between",
 			value: textValue(&c.statusHosts, "host names with commas between", anyText)},
+		{key: "stream.servers", env: "STREAM_SERVERS", noDef: "empty (no stream)", modes: "server replicate",
+			help:  "the engines (NATS JetStream) of the stream that several servers share, with commas between",
+			value: addressesValue(&c.stream.servers)},
+		{key: "stream.name", env: "STREAM_NAME", def: "TP0", modes: "server replicate",
+			help: "the stream's name", value: streamNameValue(&c.stream.name)},
+		{key: "stream.user", env: "STREAM_USER", noDef: "empty", modes: "server replicate",
+			help:  "who the engines take this server for; with stream.password",
+			value: textValue(&c.stream.user, "a user's name, or nothing", anyText)},
+		{key: "stream.password", env: "STREAM_PASSWORD", noDef: "empty", secret: true, modes: "server replicate",
+			help:  "the password of stream.user (everyone on this machine sees flags: better not there)",
+			value: textValue(&c.stream.password, "a password, or nothing", anyText)},
+		{key: "stream.token", env: "STREAM_TOKEN", noDef: "empty", secret: true, modes: "server replicate",
+			help:  "what the engines ask for in place of a user and a password",
+			value: textValue(&c.stream.token, "a token, or nothing", anyText)},
+		{key: "stream.ca", env: "STREAM_CA", noDef: "empty (no TLS)", modes: "server replicate",
+			help:  "PEM file of the authorities that the engines' certificates are from: TLS to the engines",
+			value: textValue(&c.stream.ca, "the name of a file, or nothing", anyText)},
+		{key: "stream.monitor", env: "STREAM_MONITOR", noDef: "empty", modes: "server replicate",
+			help:  "the engines' monitoring ports, with commas between: whether each replica is synced and whole",
+			value: addressesValue(&c.stream.monitor)},
 	}
-}
-
-// valueOf returns the value of the field at, which parse reads and show writes.
-// An error of parse says what is wrong with the text and does not repeat it.
-func valueOf[T any](at *T, takes string, parse func(text string) (T, error), show func(T) string) settingValue {
-	return settingValue{
-		takes: takes,
-		set: func(text string) error {
-			value, err := parse(text)
-			if err == nil {
-				*at = value
-			}
-			return err
-		},
-		get: func() string { return show(*at) },
-	}
-}
-
-// textValue takes what check accepts. Control characters are refused always:
-// they would tear the log and hide in a file's name.
-func textValue(at *string, takes string, check func(text string) error) settingValue {
-	parse := func(text string) (string, error) {
-		if strings.ContainsFunc(text, unicode.IsControl) {
-			return "", errors.New("has a control character")
-		}
-		return text, check(text)
-	}
-	return valueOf(at, takes, parse, func(text string) string { return text })
 }
 
 // modeValue takes the name of a mode.
@@ -272,173 +258,4 @@ func modeValue(at *string) settingValue {
 		}
 		return errors.New("is not a mode")
 	})
-}
-
-// fileValue takes any text at all: whether a file can be opened is found out when it is.
-func fileValue(at *string) settingValue {
-	return textValue(at, "the name of a file", func(text string) error {
-		if text == "" {
-			return errors.New("is empty")
-		}
-		return nil
-	})
-}
-
-// anyText takes the empty text as well, which unsets.
-func anyText(string) error { return nil }
-
-// addressValue takes an address that a server can bind, or none.
-func addressValue(at *string) settingValue {
-	return textValue(at, "host:port, the port from 0 to 65535", func(text string) error {
-		if text == "" {
-			return nil
-		}
-		return checkAddress(text, 0)
-	})
-}
-
-// serversValue takes addresses that a client can dial, with commas between.
-func serversValue(at *string) settingValue {
-	takes := "host:port, the port from 1 to 65535, or several with commas between"
-	return textValue(at, takes, func(text string) error {
-		for address := range strings.SplitSeq(text, ",") {
-			if err := checkAddress(address, 1); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// checkAddress says what is wrong with an address whose port is to be from low up.
-func checkAddress(text string, low int64) error {
-	_, port, err := net.SplitHostPort(text)
-	if err != nil {
-		return errors.New("is not an address with a port")
-	}
-	if _, err = parseInt(port, low, 65535); err != nil {
-		return fmt.Errorf("has a port that %w", err)
-	}
-	return nil
-}
-
-// hostValue refuses an address with a port or brackets, which the server would
-// wrap in brackets once more and then fail to bind.
-func hostValue(at *string) settingValue {
-	return textValue(at, "a host name or address without a port", func(text string) error {
-		if _, err := netip.ParseAddr(text); err != nil && strings.ContainsAny(text, ":[]/") {
-			return errors.New("is not a host")
-		}
-		return nil
-	})
-}
-
-// sourceValue keeps to what a HELLO message may carry.
-func sourceValue(at *string) settingValue {
-	return textValue(at, "1 to 255 bytes of UTF-8", func(text string) error {
-		switch {
-		case text == "" || len(text) > 255:
-			return fmt.Errorf("is %d bytes long", len(text))
-		case !utf8.ValidString(text):
-			return errors.New("is not UTF-8")
-		}
-		return nil
-	})
-}
-
-// intValue takes a number from low to high.
-func intValue(at *int, low, high int64) settingValue {
-	parse := func(text string) (int, error) { return parseInt(text, low, high) }
-	value := valueOf(at, fmt.Sprintf("%d to %d", low, high), parse, strconv.Itoa)
-	value.integer = true
-	return value
-}
-
-// parseInt takes a decimal number from low to high, without plus sign and leading
-// zeros: 010 is 8 to some. It is compared as 64 bits: an int of a 32-bit board
-// would wrap before.
-func parseInt(text string, low, high int64) (int, error) {
-	n, err := strconv.ParseInt(text, 10, 64)
-	switch {
-	case errors.Is(err, strconv.ErrRange), err == nil && (n < low || n > high):
-		return 0, errors.New("is out of range")
-	case err != nil:
-		return 0, errors.New("is not a whole number")
-	case text != strconv.FormatInt(n, 10):
-		return 0, errors.New("has a sign or zeros in front")
-	}
-	return int(n), nil
-}
-
-// boolValue takes the spellings of YAML's core schema from every source.
-func boolValue(at *bool) settingValue {
-	parse := func(text string) (bool, error) {
-		switch text {
-		case "true", "True", "TRUE":
-			return true, nil
-		case "false", "False", "FALSE":
-			return false, nil
-		}
-		return false, errors.New("is neither true nor false")
-	}
-	value := valueOf(at, "true or false", parse, strconv.FormatBool)
-	value.isBool = true
-	return value
-}
-
-// durationValue takes a duration from low up.
-func durationValue(at *time.Duration, low time.Duration) settingValue {
-	takes := fmt.Sprintf("a duration like 1m30s or 200ms, from %v to 8760h", low)
-	parse := func(text string) (time.Duration, error) { return parseDuration(text, low) }
-	return valueOf(at, takes, parse, time.Duration.String)
-}
-
-// parseDuration takes a Go duration from low to maxDuration. It assumes no unit.
-func parseDuration(text string, low time.Duration) (time.Duration, error) {
-	d, err := time.ParseDuration(text)
-	switch {
-	case err != nil:
-		return 0, errors.New("is not a duration with a unit")
-	case d < low || d > maxDuration:
-		return 0, errors.New("is out of range")
-	}
-	return d, nil
-}
-
-// syncNames are the values of store.sync that are no interval.
-var syncNames = map[string]time.Duration{"always": syncAlways, "never": syncNever}
-
-// syncValue takes an interval, or syncAlways and syncNever by name.
-func syncValue(at *time.Duration) settingValue {
-	parse := func(text string) (time.Duration, error) {
-		if d, ok := syncNames[text]; ok {
-			return d, nil
-		}
-		return parseDuration(text, 1)
-	}
-	show := func(d time.Duration) string {
-		for name, value := range syncNames {
-			if d == value {
-				return name
-			}
-		}
-		return d.String()
-	}
-	return valueOf(at, "always, never, or a duration like 200ms, over 0s and up to 8760h", parse, show)
-}
-
-// levelValue takes a level's name in any case; WARN is short for WARNING.
-func levelValue(at *slog.Level) settingValue {
-	parse := func(text string) (slog.Level, error) {
-		if strings.EqualFold(text, "WARN") {
-			return slog.LevelWarn, nil
-		}
-		for level := slog.LevelDebug; level <= slog.LevelError; level++ {
-			if strings.EqualFold(text, levelName(level)) {
-				return level, nil
-			}
-		}
-		return 0, errors.New("is not a level")
-	}
-	return valueOf(at, "DEBUG, INFO, WARNING or ERROR", parse, levelName)
 }

@@ -1,4 +1,4 @@
-//go:build !nohttp
+//go:build !nohttp && !notls
 
 package main
 
@@ -52,6 +52,16 @@ type statusServer struct {
 	// most. It protects the following.
 	mu    sync.Mutex
 	watch *watch
+}
+
+// openStatus starts the status page of a server that ctx ends, before its store recovers. opened
+// tells the page that it has, stop ends the page.
+func openStatus(ctx context.Context, cfg *config, counts *counts, shared sharedLog, log *slog.Logger) (
+	opened func(*store, net.Listener), stop func(), err error) {
+	o := &office{cfg: cfg, counts: counts, stopping: func() bool { return ctx.Err() != nil }}
+	o.stream, _ = shared.(streamView) // nil where nothing is shared
+	stop, err = serveStatus(cfg, o, log)
+	return func(st *store, door net.Listener) { o.open(st, door) }, stop, err
 }
 
 // serveStatus starts to serve the status page where status.address says, and returns what ends

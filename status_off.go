@@ -1,18 +1,26 @@
-//go:build nohttp
+//go:build nohttp || notls
 
 package main
 
-import "log/slog"
+import (
+	"context"
+	"log/slog"
+	"net"
+)
 
-// serveStatus refuses the settings of the status page: this build has none.
-func serveStatus(cfg *config, _ *office, _ *slog.Logger) (stop func(), err error) {
+// statusConns is how many connections there are beside those of conn.max.
+const statusConns = 0
+
+// openStatus refuses the settings of the status page: this build has none.
+func openStatus(_ context.Context, cfg *config, _ *counts, _ sharedLog, _ *slog.Logger) (
+	opened func(*store, net.Listener), stop func(), err error) {
 	if cfg.statusAddress != "" {
-		return nil, usageErrorf("status.address: this build has no status page (it was made with TAGS=nohttp): " +
-			"leave it out")
+		return nil, nil, usageErrorf("status.address: this build has no status page (it was made with TAGS=nohttp or " +
+			"notls): leave it out")
 	}
 	if cfg.statusHosts != "" {
-		return nil, usageErrorf("status.hosts: this build has no status page (it was made with TAGS=nohttp): " +
-			"leave it out")
+		return nil, nil, usageErrorf("status.hosts: this build has no status page (it was made with TAGS=nohttp or " +
+			"notls): leave it out")
 	}
-	return func() {}, nil
+	return func(*store, net.Listener) {}, func() {}, nil
 }

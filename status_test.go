@@ -1,4 +1,4 @@
-//go:build !nohttp
+//go:build !nohttp && !notls
 
 package main
 
@@ -42,6 +42,7 @@ func (f *fakeStore) agencyFacts(agency uint8, source string) agencyFacts {
 type fakeOffice struct {
 	office
 	fake   *fakeStore
+	shared *fakeShared // nil: the log is this server's alone
 	stops  bool
 	before func() // is called ahead of each request; nil: nothing is
 	page   *statusServer
@@ -132,6 +133,34 @@ var scenes = []struct {
 		f.page.watch.sample(time.Now())
 		f.fake.said.found = &survey{seal: sha256.Sum256([]byte("bets"))}
 		f.fake.said.found.winners[1].count, f.fake.said.found.winners[3].count = 5, 3
+	}},
+	{"holding", func(f *fakeOffice) {
+		f.evening()
+		f.share()
+		f.fake.said.term.Holder, f.fake.said.term.Mine, f.fake.said.term.Heard = "office-a:12345", true, false
+	}},
+	{"standby", func(f *fakeOffice) {
+		f.share()
+		f.fake.said.trouble = errStandby
+	}},
+	{"no-quorum", func(f *fakeOffice) {
+		f.evening()
+		f.share()
+		f.fake.said.trouble = fmt.Errorf("%w: stream TP0: it has no leader now", errUnsettled)
+		f.fake.said.term.Fellows = nil
+		f.shared.said.replicas.unchecked = "nobody answers at $SYS.REQ.SERVER.PING.JSZ"
+	}},
+	{"holes", func(f *fakeOffice) {
+		f.evening()
+		f.share()
+		f.fake.said.term.Conflict, f.fake.said.term.Conflicts = time.Now(), 1
+		r := &f.shared.said.replicas
+		r.servers = r.servers[:2]
+		r.servers[1].records, r.servers[1].missing = 1180, 60
+		r.faults = []replicaFault{
+			{server: "engine-3", kind: faultAbsent, text: "it does not say what it has of the records"},
+			{server: "engine-2", kind: faultHoles, text: "60 of the records up to 1240 are missing in its replica"},
+		}
 	}},
 }
 

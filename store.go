@@ -30,193 +30,84 @@ const companyFrom = 20 * time.Microsecond
 
 // A store is open from newStore to close. Its methods may be called by many goroutines.
 type store struct {
-	log     *slog.Logger
-	ledger  *ledger         // its commits are the committer's
-	dead    chan struct{}   // closed when the store has failed for good
-	drawn   chan struct{}   // closed when the draw has taken place and the winners are known
-	running sync.WaitGroup  // the committer, and the survey of the draw
-	ctx     context.Context // done when the store closes
-	stop    context.CancelFunc
+	log      *slog.Logger
+	ledger   *ledger       // its commits are the committer's
+	follower *follower     // the committer's; nil: the log is this server's alone
+	dead     chan struct{} // closed when the store has failed for good
+	drawn    chan struct{} // closed when the draw has taken place and the winners are known
+	life
 
-	mu      sync.Mutex // protects following
-	changed sync.Cond  // the open group got a message or was taken, or the store closes, has trouble or is dead
-	state   state      // as of the last group that is durable
-	groups  groups
-	live    map[sourceKey]*sender
-	drawing drawing
-	health  health
+	intake
 	work
 }
 
-// newStore returns a store over a ledger that was recovered with its state, and starts to take
-// bets.
-func newStore(l *ledger, st state, interval time.Duration, log *slog.Logger) *store {
-	s := &store{log: log, ledger: l, state: st, dead: make(chan struct{}), drawn: make(chan struct{}),
-		live: map[sourceKey]*sender{}}
+// A life is what runs beside a store, and ends with it.
+type life struct {
+	running sync.WaitGroup  // the committer, the signs of life, and the survey of the draw
+	ctx     context.Context // done when the store closes
+	stop    context.CancelFunc
+}
+
+// newStore returns a store over a ledger that was recovered with its state. It starts to take bets,
+// or, where servers share the log and t is what this one knows of the term, to stand by.
+func newStore(l *ledger, st state, t *tenure, interval time.Duration, log *slog.Logger) *store {
+	s := &store{log: log, ledger: l, dead: make(chan struct{}), drawn: make(chan struct{}),
+		intake: intake{tenure: t, state: st, live: map[sourceKey]*sender{}}}
 	s.groups.clear(&s.state)
 	s.changed.L = &s.mu
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.drawing.finished, s.drawing.begun = st.draw.finished, st.draw.drawn != noNumber
+	s.resetDrawing()
 	if s.drawing.begun {
 		s.running.Go(s.findWinners)
+	}
+	if s.isShared() {
+		s.follower, s.health.standby = newFollower(l, t, &s.state, s.advance, log), errStandby
+		s.running.Go(s.signLoop)
 	}
 	l.start(s, interval)
 	s.running.Go(s.commitLoop)
 	return s
 }
 
-// submit puts a decision into the open group. The answer may leave when the group is done; nil: at
-// once.
-func (s *store) submit(ses *session, d *decision) (*group, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	// A full group makes connections wait, and so, through the network, their clients: memory is
-	// bounded by three groups, however many there are.
-	for s.health.refuses(ses) == nil && !s.groups.open.takesMore() {
-		s.changed.Wait()
-	}
-	if err := s.health.refuses(ses); err != nil {
-		return nil, err
-	}
-	if s.drawing.begun && d.count > 0 {
-		return nil, errAfterDraw
-	}
-	if d.count == 0 && ses.src == nil {
-		return s.groups.underWay(), nil // nothing to remember
-	}
-	g := s.join()
-	g.buf = append(g.buf, d.rows...)
-	g.count += uint32(d.count)
-	if ses.src != nil {
-		ses.src.submit(g, d.at, d.count)
-		ses.at = d.at
-	}
-	return g, nil
-}
-
-// join adds a message to the open group. s.mu is held.
-func (s *store) join() *group {
-	s.groups.open.messages++
-	if s.groups.open.messages == 1 || !s.groups.lacksCompany() {
-		s.changed.Broadcast()
-	}
-	return s.groups.open
-}
-
-// hello makes ses the owner of a source, taking it from another session if one has it. RESUME may
-// leave when the group is done; nil: at once.
-func (s *store) hello(ses *session, key sourceKey) (Resume, *group, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.health.refuses(ses); err != nil {
-		return Resume{}, nil, err
-	}
-	src := s.live[key]
-	if src == nil {
-		at := s.state.sources.at(key)
-		if at.stored == 0 && s.state.sources.kept(key.agency) >= sourceShare {
-			return Resume{}, nil, errSources
-		}
-		src = &sender{key: key, submitted: at}
-		s.live[key] = src
-	}
-	// The older connection is closed without an answer to what was not taken; what was taken is in
-	// submitted.
-	if old := src.owner; old != nil && old != ses {
-		old.fence()
-		s.changed.Broadcast()
-	}
-	src.owner, ses.src, ses.at = ses, src, src.submitted.Resume
-	return ses.at, src.group, nil
-}
-
-// leave ends a session.
-func (s *store) leave(ses *session) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if src := ses.src; src != nil && src.owner == ses {
-		src.owner = nil
-		s.part(src, nil)
-	}
-}
-
-// finish notes that agency has sent all its bets; the last one makes the draw. A repeated call
-// changes nothing. What hangs on it may be answered when the group is done; nil: at once.
-func (s *store) finish(agency uint8) (*group, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.health.refuses(nil); err != nil {
-		return nil, err
-	}
-	if !s.drawing.finished.has(agency) {
-		s.drawing.finished.add(agency)
-		g := s.join()
-		g.finished = append(g.finished, agency)
-		s.drawIfDue()
-	}
-	return s.groups.underWay(), nil // others may have put it into a group that is not durable yet
-}
-
-// drawIfDue puts the draw into the open group once all have finished. s.mu is held.
-func (s *store) drawIfDue() {
-	draw := &s.state.draw
-	if !s.drawing.begun && draw.agencies > 0 && s.drawing.finished.count() >= draw.agencies {
-		s.drawing.begun = true
-		s.join().drawn = draw.winner
-	}
-}
-
-// pending returns the group that must be done before all that was submitted is durable, and reports
-// whether the draw has taken place with it: whoever asks for winners then need not wait long.
-func (s *store) pending() (g *group, drawn bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.groups.underWay(), s.drawing.begun
-}
-
-// winners returns how many winning bets agency has, and each, which calls yield with their
-// documents in stored order until yield returns false. each fails if they cannot be read; it holds
-// no lock while yield runs. known is false, and there are none, as long as drawn is not closed.
-func (s *store) winners(agency uint8) (count int, each func(yield func(document []byte) bool) error, known bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	found := s.drawing.found
-	if found == nil {
-		return 0, nil, false
-	}
-	each = func(yield func([]byte) bool) error { return found.each(agency, yield) }
-	return found.winners[agency].count, each, true
-}
-
-// available returns nil if bets are taken now.
-func (s *store) available() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.health.refuses(nil)
-}
-
-// pulse returns what tells a supervisor whether the store is alive.
-func (s *store) pulse() pulse {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	idle := s.groups.underWay() == nil && s.health.trouble == nil
-	return pulse{turns: s.health.turns, idle: idle, trouble: s.health.trouble}
-}
-
 // commitLoop is the committer.
 func (s *store) commitLoop() {
 	for g := s.nextGroup(); g != nil; g = s.nextGroup() {
-		g.buf = g.seal(g.buf, s.groups.length, s.groups.crc)
+		if s.isShared() {
+			s.share(g)
+			continue
+		}
+		g.buf = g.seal(g.buf, s.groups.length, s.groups.crc, stamp{})
 		s.groups.length, s.groups.crc = g.length+int64(len(g.rows)), g.crc
 		if !s.ledger.fits(len(g.buf)) {
 			s.awaitSettled()
 		}
 		g.began = time.Now()
 		var err error
-		g.sequence, err = s.ledger.append(g.buf, g.rows, g.sum)
+		g.sequence, err = s.ledger.append(g.buf, g.rows, g.rowsSum)
 		s.awaitSettled()
 		s.appended(g, err)
 	}
+}
+
+// share is a turn of the committer where servers share the log. There one group is done before the
+// next one's record is sealed, which says what stands before it.
+func (s *store) share(g *group) {
+	g.buf = g.seal(g.buf, s.state.length, s.state.crc, s.state.stamp()) // nobody else changes the state
+	g.began = time.Now()
+	var err error
+	g.sequence, err = s.ledger.share(g.buf, g.rows, g.rowsSum)
+	s.took.observe(time.Since(g.began))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.segments = s.ledger.wal.waiting()
+	if err != nil {
+		s.refuse(err)
+		return
+	}
+	s.groups.committing, s.groups.logged = nil, g
+	s.groups.settled()
+	s.settleDone(g)
+	s.changed.Broadcast()
 }
 
 // awaitSettled waits until the group before the one in hand is settled, or cannot be.
@@ -263,8 +154,13 @@ func (s *store) nextGroup() *group {
 			continue
 		case s.health.closing || s.health.fatal != nil:
 			return nil
+		case s.isShared() && s.health.standby != nil:
+			s.standBy()
+			continue
 		case s.health.trouble != nil:
 			s.probe()
+			continue
+		case s.isShared() && !s.stillHolds():
 			continue
 		}
 		// The draw may be due with nobody there to say so: draw.agencies is lower than it was,
@@ -320,7 +216,19 @@ func (s *store) settle(g *group) {
 
 // settleDone brings the state to where g leaves it. s.mu is held.
 func (s *store) settleDone(g *group) {
-	for _, m := range g.marks {
+	s.moveOn(g.sequence, &g.redo)
+	s.groups.expected = s.groups.open.messages + g.messages
+	s.commits++
+	s.batches += uint64(g.messages)
+	for _, src := range g.senders {
+		s.part(src, g)
+	}
+	g.end(nil)
+}
+
+// moveOn brings the state to where a record leaves it. s.mu is held.
+func (s *store) moveOn(sequence uint64, rec *redo) {
+	for _, m := range rec.marks {
 		agency, sources := m.key.agency, &s.state.sources
 		if m.at.stored > 0 && sources.at(m.key).stored == 0 && sources.kept(agency)+1 >= sourceWarn {
 			s.log.Warn(actStore, success, "agency", agency, "sources", sources.kept(agency)+1, "most", sourceShare,
@@ -329,28 +237,15 @@ func (s *store) settleDone(g *group) {
 				"todo", "use few names, or stop the server and have it forget old ones (-mode=forget)")
 		}
 	}
-	s.state.apply(g.sequence, &g.redo)
-	s.groups.expected = s.groups.open.messages + g.messages
-	s.commits++
-	s.batches += uint64(g.messages)
-	for _, src := range g.senders {
-		s.part(src, g)
-	}
-	if g.drawn != noNumber {
+	before := s.state.draw.drawn
+	s.state.apply(sequence, rec)
+	if s.state.draw.drawn != before {
 		s.log.Info(actSorteo, success)
 		s.running.Go(s.findWinners)
 	}
-	g.end(nil)
-}
-
-// part ends src's part in g. The store lets go of a sender whose connection is gone and that no
-// group under way has a part in: the state knows all of it. s.mu is held.
-func (s *store) part(src *sender, g *group) {
-	if src.group == g {
-		src.group = nil
-	}
-	if src.owner == nil && src.group == nil && s.live[src.key] == src {
-		delete(s.live, src.key)
+	if s.isShared() {
+		s.tenure.follow(&s.state)
+		s.follower.looked = time.Now()
 	}
 }
 
@@ -369,18 +264,15 @@ func (s *store) refuse(err error) {
 		}
 		return
 	}
-	if s.health.trouble == nil {
-		s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err, "todo",
-			"make room (or lift the quota or the limit on file size): until then bets get ACK 5, then they are "+
-				"taken again")
-	}
-	s.health.trouble, s.health.need = err, 0
-	outcome := errUnavailable
-	if s.ledger.stuck != nil {
+	outcome, need := errUnavailable, 0
+	if s.ledger.isStuck() {
 		outcome = &fatalError{err}
 	}
 	for _, g := range failed {
-		s.health.need += len(g.buf)
+		if g == failed[len(failed)-1] {
+			outcome = errUnavailable // nothing of the open group was written
+		}
+		need += len(g.buf)
 		for _, src := range g.senders {
 			src.submitted = s.state.sources.at(src.key) // back to what is durable
 			// Its connection may have more to submit before it reads of the refusal: without the
@@ -392,7 +284,77 @@ func (s *store) refuse(err error) {
 	}
 	// Whoever finished in these groups must say it again; the draw is the committer's to make
 	// again.
-	s.drawing.finished, s.drawing.begun = s.state.draw.finished, s.state.draw.drawn != noNumber
+	s.resetDrawing()
+	switch {
+	case s.isShared():
+		s.standDown(err, need)
+		return
+	case s.health.trouble == nil:
+		s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err, "todo",
+			"make room (or lift the quota or the limit on file size): until then bets get ACK 5, then they are "+
+				"taken again")
+	}
+	s.health.trouble, s.health.need = err, need
+}
+
+// standDown has the server stand by from now on, until there is room for so many bytes. The
+// sessions end: while another server takes bets their sources move on without them. s.mu is held.
+func (s *store) standDown(why error, need int) {
+	s.health.standby = why
+	s.follower.standDown(why, need)
+	for key, src := range s.live {
+		if src.owner != nil {
+			src.owner.fence()
+			src.owner = nil
+		}
+		delete(s.live, key)
+	}
+}
+
+// standBy is one turn of a server that stands by. s.mu is held, but not meanwhile.
+func (s *store) standBy() {
+	s.health.turns++
+	s.mu.Unlock()
+	err := s.follower.step(s.ctx)
+	s.mu.Lock()
+	s.health.standby = err
+}
+
+// stillHolds looks now and then whether a server that has nothing to write could still do it, and
+// stands down if not. It returns true if it has not looked: else s.mu was not held meanwhile.
+func (s *store) stillHolds() bool {
+	f := s.follower
+	if !f.isDue() {
+		return true
+	}
+	s.mu.Unlock()
+	err := f.look(s.ctx)
+	s.mu.Lock()
+	if err != nil && !s.health.closing && s.health.fatal == nil {
+		s.refuse(err)
+	}
+	return false
+}
+
+// advance is moveOn for a record that a server takes in which stands by.
+func (s *store) advance(sequence uint64, rec *redo) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.health.turns++
+	s.moveOn(sequence, rec)
+	s.resetDrawing()
+}
+
+// signLoop gives the signs of life. A server that has no room, or cannot reach the shared log, is
+// silent as a holder, so that another takes over.
+func (s *store) signLoop() {
+	for pause(s.ctx, s.tenure.pace.sign) {
+		s.mu.Lock()
+		holding := s.health.refuses(nil) == nil
+		s.changed.Broadcast() // the committer looks whether it still holds the term
+		s.mu.Unlock()
+		s.follower.shared.sign(s.tenure.sign(holding))
+	}
 }
 
 // failed ends the store because of a fatal error that the ledger met: nothing is answered any more.
@@ -400,8 +362,11 @@ func (s *store) failed(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.health.fatal = err
-	s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err,
-		"todo", "check the disk, then start the server again: it recovers what was acknowledged")
+	todo := "check the disk, then start the server again: it recovers what was acknowledged"
+	if isShared(err) {
+		todo = "keep this server's store, it has all that was answered here; then see Healing in docs/replication.md"
+	}
+	s.log.Error(actStore, fail, "file", s.ledger.path, "reason", err, "todo", todo)
 	close(s.dead)
 	s.groups.open.end(err)
 	s.groups.open = newGroup(nil)
@@ -419,10 +384,7 @@ func (s *store) snapshot() (data []byte, sequence uint64, length int64) {
 // is held, but not meanwhile.
 func (s *store) probe() {
 	s.mu.Unlock()
-	select {
-	case <-time.After(probeEvery):
-	case <-s.ctx.Done():
-	}
+	pause(s.ctx, probeEvery)
 	err := s.ledger.hasRoom(s.health.need)
 	s.mu.Lock()
 	if err == nil {
@@ -471,22 +433,11 @@ func (s *store) close() error {
 func (s *store) facts() storeFacts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return storeFacts{Bets: s.state.bets, Bytes: s.state.length, Sources: s.state.sources.count(), Segments: s.segments,
-		trouble: s.health.trouble, fatal: s.health.fatal, finished: s.state.draw.finished,
-		drawn: s.state.draw.drawn != noNumber, found: s.drawing.found, commits: &s.took}
-}
-
-// agencyFacts returns what the store says of an agency, and of its source of that name.
-func (s *store) agencyFacts(agency uint8, name string) (f agencyFacts) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	names := s.state.sources[agency]
-	for other, at := range names {
-		f.Stored += at.stored
-		if len(names) == 1 || other == name {
-			f.Source, f.Records = other, at.Records
-		}
+	var term *termFacts
+	if s.isShared() {
+		term = s.tenure.facts()
 	}
-	f.Files = len(names)
-	return f
+	return storeFacts{Bets: s.state.bets, Bytes: s.state.length, Sources: s.state.sources.count(), Segments: s.segments,
+		term: term, trouble: s.health.why(), fatal: s.health.fatal, finished: s.state.draw.finished,
+		drawn: s.state.draw.drawn != noNumber, found: s.drawing.found, commits: &s.took}
 }

@@ -46,6 +46,7 @@ type verifier struct {
 	old      state  // what it says
 	state    state  // with the log's records
 	records  int    // of these
+	pending  *redo  // the last one, if it may not be in the log that servers share; in buf
 	buf      []byte
 
 	sums betsSums // of the bets file
@@ -93,7 +94,11 @@ func (v *verifier) run() error {
 	switch {
 	case err != nil:
 		return err
-	case v.state.length < v.began:
+	}
+	if err := v.settle(); err != nil {
+		return err
+	}
+	if v.state.length < v.began {
 		return fmt.Errorf("%s goes on for %d bytes behind byte %d, where snapshot and log end: the log has "+
 			"lost records, or a hand has added rows: %s", v.path, v.began-v.state.length, v.state.length, restoreAdvice)
 	}
@@ -142,6 +147,7 @@ func (v *verifier) readLog() error {
 	v.old = old
 	for seen := uint64(0); ; {
 		v.state, _, _ = parseState(v.snapshot) // with maps of its own
+		v.pending = nil
 		report, last, top, err := readWAL(v.disk, v.path, v.state.sequence, v.replay)
 		v.records = report.replayed
 		switch {
@@ -157,13 +163,47 @@ func (v *verifier) readLog() error {
 	}
 }
 
-// replay brings the state to where a record leaves it, and compares the rows in it with the bets
-// file as far as that has them: its server may be about to write them.
+// replay looks at a record, and brings the state to where it leaves it: where servers share the
+// log, once the next one has come (pending).
 func (v *verifier) replay(version uint32, payload []byte) error {
+	v.takeIn()
 	rec, err := parseRedo(version, payload)
 	if err != nil {
 		return err
 	}
+	counts, err := v.state.admit(rec)
+	if err == nil && counts {
+		err = v.compare(version, rec)
+	}
+	switch {
+	case errors.Is(err, errUnchained):
+		return fmt.Errorf("%w (its stamp names the CRC-32C %08x, and that of the record before is %08x): keep this "+
+			"store as it is, and have the server begin with an empty folder: docs/replication.md",
+			err, rec.prev, v.state.chain)
+	case errors.Is(err, errForeign):
+		return fmt.Errorf("%w (%v, and this one is %v): %s", err, rec.identity, v.state.identity, restoreAdvice)
+	case err != nil:
+		return err
+	case rec.identity == storeID{}:
+		v.state.apply(v.state.sequence+1, rec)
+		return nil
+	}
+	v.buf = append(v.buf[:0], payload...)
+	v.pending, err = parseRedo(version, v.buf)
+	return err
+}
+
+// takeIn takes in the record that is pending, if there is one: it stands in the shared log.
+func (v *verifier) takeIn() {
+	if v.pending != nil {
+		v.state.apply(v.state.sequence+1, v.pending)
+		v.pending = nil
+	}
+}
+
+// compare compares the rows of a record with the bets file as far as that has them: its server may
+// be about to write them.
+func (v *verifier) compare(version uint32, rec *redo) error {
 	if version == 1 || !v.state.precedes(rec) {
 		return fmt.Errorf("it does not follow on the first %d bytes of %s: log and %s.state are not of one store: %s",
 			v.state.length, v.path, v.path, restoreAdvice)
@@ -179,8 +219,17 @@ func (v *verifier) replay(version uint32, payload []byte) error {
 				"start puts it right; if there was none, a disk or a hand changed a bet", v.path, rec.length+int64(i))
 		}
 	}
-	v.state.apply(v.state.sequence+1, rec)
 	return nil
+}
+
+// settle takes in the pending record where the bets file has of its rows: those are written once it
+// is known to stand in the shared log. One without rows stays pending.
+func (v *verifier) settle() error {
+	size, err := v.bets.size()
+	if err == nil && size > v.state.length {
+		v.takeIn()
+	}
+	return err
 }
 
 // awaitRows waits until the bets file is as long as the log says. A server writes rows right after
@@ -320,6 +369,14 @@ func (v *verifier) print(out io.Writer) error {
 			fmt.Fprintf(w, "source: %q | agency: %d | records: %d | stored: %d | crc: %08x\n", name, agency, at.Records,
 				at.stored, at.CRC)
 		}
+	}
+	if s := &v.state; s.identity != (storeID{}) {
+		pending := "no"
+		if v.pending != nil {
+			pending = fmt.Sprint(s.sequence + 1)
+		}
+		fmt.Fprintf(w, "store: %v | term: %d | record: %d | chain: %08x | pending: %s\n", s.identity, s.term,
+			s.sequence, s.chain, pending)
 	}
 	drawn := "no"
 	if v.state.draw.drawn != noNumber {

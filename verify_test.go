@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -188,6 +189,94 @@ func TestVerifyFrozen(t *testing.T) {
 		printed, err := verifyTest(new(osDisk), path)
 		if err != nil || !strings.Contains(printed, "drawn: 8 | sha256: ") {
 			t.Errorf("%s, started: got %v and %s", version, err, printed)
+		}
+	}
+}
+
+// storeLine returns the line of what verify prints that is about the stream.
+func storeLine(t *testing.T, d disk) string {
+	t.Helper()
+	printed, err := verifyTest(d, testPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := strings.Index(printed, "store: ")
+	if i < 0 {
+		t.Fatalf("no line about the stream in %s", printed)
+	}
+	return strings.SplitN(printed[i:], "\n", 2)[0]
+}
+
+// TestVerifyShared verifies the stores of two servers that share a log, beside them: both have the
+// same. A record of which nothing is known yet is told, and is no damage.
+func TestVerifyShared(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, nil)
+	for range 20 { // while the second follows
+		p.work(t)
+		for _, d := range p.disks {
+			storeLine(t, d.disk)
+		}
+	}
+	awaitSame(t, p.stream, p.stores[1])
+	line := storeLine(t, p.disks[0].disk)
+	want := fmt.Sprintf("store: %v | term: 1 | record: %d | chain: ", testStore, p.stream.length())
+	if !strings.HasPrefix(line, want) || !strings.HasSuffix(line, " | pending: no") {
+		t.Errorf("got %s, want %s…", line, want)
+	}
+	if other := storeLine(t, p.disks[1].disk); other != line {
+		t.Errorf("got %s and %s of the other", line, other)
+	}
+	p.stream.change(func() { p.links[0].cut = true })
+	if err := p.w.hello(0); err == nil {
+		err = p.w.submit(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, "a record that is pending", func() bool { return p.stores[0].facts().trouble != nil })
+	want = fmt.Sprintf("pending: %d", p.stream.length()+1)
+	if got := storeLine(t, p.disks[0].disk); !strings.HasSuffix(got, want) {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestVerifyStamps adds a record to a store of a stream that is intact and whose stamp is wrong: it
+// is found and named.
+func TestVerifyStamps(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, nil)
+	d := p.disks[0].disk.(*simDisk).kill()
+	for _, tt := range []struct {
+		name   string
+		change func(by *stamp)
+		want   string // empty: the record is as it should be
+	}{
+		{"good", func(by *stamp) {}, ""},
+		{"another before it", func(by *stamp) { by.prev++ }, ": its record does not follow on the record before it"},
+		{"another store", func(by *stamp) { by.identity[0]++ }, "its record is of another store ("},
+		{"another term: void", func(by *stamp) { by.term += 2 }, ""},
+	} {
+		k := d.kill()
+		v, err := verifyStore(k, testPath, rule{maxNumber: 9998}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.takeIn()
+		w, _, _, err := openTestWAL(k, false, v.old.sequence)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec, by := redo{drawn: noNumber}, v.state.stamp()
+		tt.change(&by)
+		buf := rec.seal(make([]byte, redoRowsAt), v.state.length, v.state.crc, by)
+		if err := appendTest(w, string(buf[walRecordHead:])); err != nil {
+			t.Fatal(err)
+		}
+		switch _, err := verifyTest(k, testPath); {
+		case tt.want == "" && err != nil, tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) ||
+			strings.Contains(err.Error(), "\n")):
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
 		}
 	}
 }

@@ -22,7 +22,7 @@ import (
 // below:
 //
 //	 0  8  magic "tp0 wal\n"
-//	 8  4  version, 2
+//	 8  4  version, 3
 //	12  4  flags: bit 0: records may be answered before they are synced (store.sync is not always)
 //	16  8  epoch: larger than that of every segment begun before
 //	24  8  sequence number of the segment's first record
@@ -43,13 +43,13 @@ import (
 //	16  8  sequence number: 1 more than that of the record before
 //	24     payload
 //
-// Version 1 had random epochs, and other payloads (record.go).
+// Version 2 had shorter payloads (record.go). Version 1 had others, and random epochs.
 //
 // To change any of this: raise walVersion, read all versions in openWAL, freeze a file of the
 // new one in testdata/store.
 const (
 	walMagic      = "tp0 wal\n"
-	walVersion    = 2
+	walVersion    = 3
 	walRelaxed    = 1 // flag
 	walPage       = 4096
 	walSegment    = 4 << 20
@@ -70,15 +70,16 @@ var errLogFull = errors.New("wal: every segment is in use")
 // not write, and say yes to the next sync.
 type wal struct {
 	disk    disk
-	path    string // of the bets file
-	relaxed bool   // a record is written but not synced by append
-	size    int64  // bytes of a segment: walSegment, but in tests
-	next    uint64 // sequence number of the next record
-	epoch   uint64 // of the segment that was begun last, or was to be
-	start   int64  // where the last record was written in the current segment
-	before  int64  // where the one before it was, if that is in the same segment
-	dirty   bool   // records were written since the last sync
-	zeros   []byte // for new segments
+	path    string   // of the bets file
+	relaxed bool     // a record is written but not synced by append
+	size    int64    // bytes of a segment: walSegment, but in tests
+	next    uint64   // sequence number of the next record
+	epoch   uint64   // of the segment that was begun last, or was to be
+	latest  *segment // where the last record is
+	start   int64    // where it starts in there
+	before  int64    // where the one before it does, if that is in the same segment
+	dirty   bool     // records were written since the last sync
+	zeros   []byte   // for new segments
 	slots   [walSlots]*segment
 	current *segment      // where append writes; nil: makeRoom begins one
 	covered atomic.Uint64 // a durable checkpoint covers the records up to this one
@@ -97,11 +98,19 @@ type segment struct {
 	end     int64  // where the next record goes
 }
 
-// append writes record, of which the first walRecordHead bytes are the log's to fill in, and
-// makes it durable unless the log is relaxed. There must be room: see makeRoom. After an error
-// that is not a fatalError part of the record, or all of it, may be in the file: see takeBack. The
-// CRC of n bytes of the record, from offset at on, is known to be sum.
+// append writes record and makes it durable unless the log is relaxed. Its errors are those of
+// write and sync.
 func (w *wal) append(record []byte, at, n int, sum uint32) error {
+	if err := w.write(record, at, n, sum); err != nil || w.relaxed {
+		return err
+	}
+	return w.sync()
+}
+
+// write writes record, of which the first walRecordHead bytes are the log's to fill in. There must
+// be room: see makeRoom. After an error part of the record, or all of it, may be in the file: see
+// takeBack. The CRC of n bytes of the record, from offset at on, is known to be sum.
+func (w *wal) write(record []byte, at, n int, sum uint32) error {
 	s := w.current
 	le := binary.LittleEndian
 	le.PutUint32(record[4:], uint32(len(record)-walRecordHead))
@@ -109,7 +118,7 @@ func (w *wal) append(record []byte, at, n int, sum uint32) error {
 	le.PutUint64(record[16:], w.next)
 	sum = joinCRC(crc32.Checksum(record[4:at], castagnoli), sum, n)
 	le.PutUint32(record, crc32.Update(sum, castagnoli, record[at+n:]))
-	w.before, w.start = w.start, s.end
+	w.latest, w.before, w.start = s, w.start, s.end
 	_, err := s.file.WriteAt(record, s.end)
 	s.end += walAlign(len(record))
 	s.last = w.next
@@ -118,25 +127,22 @@ func (w *wal) append(record []byte, at, n int, sum uint32) error {
 	if err != nil {
 		return fmt.Errorf("wal: writing a record: %w", err)
 	}
-	if w.relaxed {
-		return nil
-	}
-	return w.sync()
+	return nil
 }
 
 // takeBack makes the last record void: its head is zeroed, durably, and the next record will
-// have its place and number. After an error that is not fatal it is to be called again. Two may be
-// taken back, of one segment.
+// have its number. After an error that is not fatal it is to be called again. Two may be taken
+// back, of one segment.
 func (w *wal) takeBack() error {
-	s := w.current
+	s := w.latest
 	if _, err := s.file.WriteAt(w.zeros[:walRecordHead], w.start); err != nil {
 		return fmt.Errorf("wal: taking back a record: %w", err)
 	}
 	s.end, w.start = w.start, w.before
 	s.last--
 	w.next--
-	w.dirty = true
-	return w.sync()
+	w.dirty = false // no record of a segment before this one is
+	return s.datasync()
 }
 
 // sync makes all records durable. It only fails fatally.
@@ -285,6 +291,23 @@ func (s *segment) appendHeader(dst []byte) []byte {
 	dst = le.AppendUint64(dst, s.first)
 	dst = le.AppendUint32(dst, uint32(s.size))
 	return le.AppendUint32(dst, crc32.Checksum(dst, castagnoli))
+}
+
+// clear empties the log, durably: a snapshot covers all its records, and they are not to be
+// replayed whatever number a later one says. Then it is of no use but to be closed.
+func (w *wal) clear() error {
+	for _, s := range w.slots {
+		if s == nil {
+			continue
+		}
+		if err := s.file.truncate(0); err != nil {
+			return fmt.Errorf("wal: emptying %s: %w", s.name, err)
+		}
+		if err := s.file.sync(); err != nil {
+			return &fatalError{fmt.Errorf("wal: sync of %s: %w", s.name, err)}
+		}
+	}
+	return nil
 }
 
 // close closes the files. Records that were not synced are left to the system.

@@ -48,12 +48,12 @@ func fillWAL(t *testing.T, relaxed bool, payloads ...string) (*simDisk, *wal) {
 	return d, w
 }
 
-// TestWALFormat pins the bytes of version 2.
+// TestWALFormat pins the bytes of version 3.
 func TestWALFormat(t *testing.T) {
 	d, w := fillWAL(t, false, "first", strings.Repeat("2", 5000), "third")
 	data := d.read(testPath + ".wal.00")
 	epoch := binary.LittleEndian.AppendUint64(nil, w.current.epoch)
-	head := "7470302077616c0a" + "02000000" + "00000000" + hex.EncodeToString(epoch) + "0100000000000000" + "00800000"
+	head := "7470302077616c0a" + "03000000" + "00000000" + hex.EncodeToString(epoch) + "0100000000000000" + "00800000"
 	if got := hex.EncodeToString(data[:walHead-4]); got != head {
 		t.Errorf("header: got %s, want %s", got, head)
 	}
@@ -184,8 +184,8 @@ func TestWALNewerVersion(t *testing.T) {
 	binary.LittleEndian.PutUint32(head[walHead-4:], crc32.Checksum(head[:walHead-4], castagnoli))
 	copy(d.dir[testPath+".wal.00"].cache, head)
 	_, _, _, err := openTestWAL(d, false, 0)
-	if err == nil || !strings.Contains(err.Error(), "bets.csv.wal.00: version 3 of the log") {
-		t.Errorf("got %v, want an error about version 3 of bets.csv.wal.00", err)
+	if err == nil || !strings.Contains(err.Error(), "bets.csv.wal.00: version 4 of the log") {
+		t.Errorf("got %v, want an error about version 4 of bets.csv.wal.00", err)
 	}
 }
 

@@ -58,6 +58,7 @@ func openWAL(d disk, path string, relaxed bool, segmentSize int64, after uint64,
 		return nil, scan.walReport, err
 	}
 	w.next = max(scan.next, scan.highest+1) // numbers of dropped records are not used again
+	w.latest, w.start = scan.latest, scan.start
 	return w, scan.walReport, nil
 }
 
@@ -82,6 +83,8 @@ type walScan struct {
 	next    uint64   // sequence number of the record to replay next
 	highest uint64   // of all intact records
 	stop    *segment // where the intact records end
+	latest  *segment // of the last record that was replayed
+	start   int64    // where that starts in there
 	beyond  string   // an intact record behind a gap that no crash leaves: "byte 8192 of FILE"
 	replay  func(version uint32, payload []byte) error
 	flag    int // that the segments are opened with: os.O_RDWR, or os.O_RDONLY only to look
@@ -198,6 +201,7 @@ func (r *walScan) follow(s *segment) error {
 			if err := r.replay(s.version, payload); err != nil {
 				return fmt.Errorf("wal: %s: record at byte %d: %w", s.name, s.end, err)
 			}
+			r.latest, r.start = s, s.end
 			r.next++
 			r.replayed++
 			r.bytes += int64(len(payload))

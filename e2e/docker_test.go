@@ -155,8 +155,9 @@ func TestContainers(t *testing.T) {
 	s.wantHealthWithKeys(t)
 }
 
-// wantHealthWithKeys runs a server with keys as docs/security.md says. The HEALTHCHECK that is in the
-// image must find it healthy, with the server's own key. Where that key is missing there is no server.
+// wantHealthWithKeys runs a server with keys as docs/security.md says. The HEALTHCHECK that is in
+// the image must find it healthy, with the server's own key. Where that key is missing there is no
+// server.
 func (s *stack) wantHealthWithKeys(t *testing.T) {
 	t.Helper()
 	image, keys, server := s.name+":latest", s.name+"-keys", s.name+"-keyed"

@@ -257,7 +257,8 @@ func TestE2EModeKeys(t *testing.T) {
 			t.Errorf("%s: got %d certificates, want its own and two of the server", name, got)
 		}
 	}
-	// What was handed over, or is kept elsewhere, is gone from here: nobody gets a second key by that.
+	// What was handed over, or is kept elsewhere, is gone from here: nobody gets a second key by
+	// that.
 	for _, name := range []string{"agency-2.pem", "server-next.pem", "server.pem"} {
 		os.Rename(k.file(name), filepath.Join(k.dir, name))
 		if out := k.run("-agencies=4"); out != "" {

@@ -172,8 +172,8 @@ func TestSmallClient(t *testing.T) {
 	}
 }
 
-// TestIdleKeys has many connections with keys send what a file holds, and keep still. Then each takes
-// 40 KiB of the server at most: the server has given back what only the work took.
+// TestIdleKeys has many connections with keys send what a file holds, and keep still. Then each
+// takes 40 KiB of the server at most: the server has given back what only the work took.
 func TestIdleKeys(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {

@@ -116,8 +116,8 @@ func (n *badNetwork) pass(to, from net.Conn, answers bool) {
 	}
 }
 
-// survivors returns how many bytes of the whole answers, or records of TLS, in p go on; if the one behind them is
-// lost, -1 less that.
+// survivors returns how many bytes of the whole answers, or records of TLS, in p go on; if the one
+// behind them is lost, -1 less that.
 func (n *badNetwork) survivors(p []byte) (end int) {
 	for {
 		rest := p[end:]

@@ -109,8 +109,9 @@ func (o *watchedOffice) metric(t *testing.T, sample string) float64 {
 	return -1
 }
 
-// TestE2EStatus has an evening at the office: nobody, agencies that send, one that is killed and comes
-// back, the draw, a restart. What the page says must be what the files say, and never a bettor.
+// TestE2EStatus has an evening at the office: nobody, agencies that send, one that is killed and
+// comes back, the draw, a restart. What the page says must be what the files say, and never a
+// bettor.
 func TestE2EStatus(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -302,8 +303,8 @@ func TestE2EHealthOfFullDisk(t *testing.T) {
 	o.stop()
 }
 
-// TestE2EHealthOfStop has the health answers while the server stops: a message that has begun to come
-// is waited for, so the page is still there.
+// TestE2EHealthOfStop has the health answers while the server stops: a message that has begun to
+// come is waited for, so the page is still there.
 func TestE2EHealthOfStop(t *testing.T) {
 	t.Parallel()
 	o := openWatched(t)
@@ -324,8 +325,8 @@ func TestE2EHealthOfStop(t *testing.T) {
 	o.waitFor("action: close_status | result: success")
 }
 
-// TestE2EHealthOfRecovery has a server that recovers for as long as the test likes: its snapshot is a
-// pipe to which nobody has written yet.
+// TestE2EHealthOfRecovery has a server that recovers for as long as the test likes: its snapshot is
+// a pipe to which nobody has written yet.
 func TestE2EHealthOfRecovery(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -424,8 +425,8 @@ func hostileRequest(random *rand.Rand) string {
 	return text
 }
 
-// TestE2EHostileRequests sends 1,000 requests that no browser sends while an agency sends its file. It
-// and the page go on as if nobody were there.
+// TestE2EHostileRequests sends 1,000 requests that no browser sends while an agency sends its file.
+// It and the page go on as if nobody were there.
 func TestE2EHostileRequests(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -93,8 +93,8 @@ func bind(t *testing.T, from, to string) error {
 	return err
 }
 
-// TestE2EStoreIsNoFile gives a server what is no regular file: it is refused before anything is made
-// beside it.
+// TestE2EStoreIsNoFile gives a server what is no regular file: it is refused before anything is
+// made beside it.
 func TestE2EStoreIsNoFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -158,9 +158,9 @@ func launchShell(t *testing.T, dir, command string, args ...string) *process {
 	return launchCommand(t, "server behind "+command, cmd)
 }
 
-// TestE2EFullFileSystems fills file systems of other habits than tmpfs's: ext3 can't reserve room, and
-// btrfs needs some to write over what it has. A full disk is said once; a server that is stopped on
-// one ends well; nothing is lost.
+// TestE2EFullFileSystems fills file systems of other habits than tmpfs's: ext3 can't reserve room,
+// and btrfs needs some to write over what it has. A full disk is said once; a server that is
+// stopped on one ends well; nothing is lost.
 func TestE2EFullFileSystems(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"tmpfs", "ext3", "btrfs"} {

@@ -135,9 +135,9 @@ func TestE2EKeyOfOpenssl(t *testing.T) {
 	o.stop()
 }
 
-// TestE2EBuilds builds the program as `make build` does: with all, without the status page (whose
-// library has TLS in it), and without TLS too. The README has the sizes. The smallest refuses keys
-// and the status page in a line, and works.
+// TestE2EBuilds builds the program as `make build` does: with all, without the status page and the
+// stream (whose libraries have TLS in them), and without TLS too. The README has the sizes. The
+// smallest refuses keys, page and stream in a line, and works.
 func TestE2EBuilds(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -147,10 +147,10 @@ func TestE2EBuilds(t *testing.T) {
 	}
 	for _, test := range []struct {
 		tags, said string // said: where the README has the size
-		most       int64  // bytes: 3.6 MiB, 6.5 and 7.5 MiB
-	}{{"notls nohttp", `without keys too ([0-9.]+)`, 3_774_873},
-		{"nohttp", `without the status page ([0-9.]+)`, 6_815_744},
-		{"all", `size \| ([0-9.]+) MB`, 7_864_320}} {
+		most       int64  // bytes: 3.6 MiB, 6.5 and 8.25 MiB
+	}{{"notls", `without TLS too ([0-9.]+)`, 3_774_873},
+		{"nohttp nostream", `without status page and stream ([0-9.]+)`, 6_815_744},
+		{"all", `size \| ([0-9.]+) MB`, 8_650_752}} {
 		path := filepath.Join(dir, test.tags)
 		cmd := exec.Command("make", "-s", "-C", "..", "build", "TAGS="+test.tags, "OUT='"+path+"'")
 		if output, err := cmd.CombinedOutput(); err != nil {
@@ -176,20 +176,25 @@ func TestE2EBuilds(t *testing.T) {
 		}
 	}
 	small := func(name string, args ...string) *process {
-		cmd := exec.Command(filepath.Join(dir, "notls nohttp"), args...)
+		cmd := exec.Command(filepath.Join(dir, "notls"), args...)
 		cmd.Dir = dir
 		return launchCommand(t, name, cmd)
 	}
-	for _, args := range [][]string{{"-mode=server", "-tls.cert=x"}, {"-mode=server", "-tls.known=x"},
-		{"-mode=client", "-id=1", "-tls.cert=x"}, {"-mode=health", "-tls.cert=x"}, {"-mode=keys", "-agencies=1"},
-		{"-mode=server", "-status.address=127.0.0.1:0"}, {"-mode=server", "-status.hosts=x"}} {
-		p := small("without TLS", append(args, "-server.port=0")...)
+	for _, refused := range []struct{ args, part string }{
+		{"-mode=server -tls.cert=x", "tls.cert: TLS is not built in"},
+		{"-mode=server -tls.known=x", "tls.known: TLS is not built in"},
+		{"-mode=client -id=1 -tls.cert=x", "tls.cert: TLS is not built in"},
+		{"-mode=health -tls.cert=x", "tls.cert: TLS is not built in"},
+		{"-mode=keys -agencies=1", "-mode=keys: TLS is not built in"},
+		{"-mode=server -status.address=127.0.0.1:0", "status.address: this build has no status page"},
+		{"-mode=server -status.hosts=x", "status.hosts: this build has no status page"},
+		{"-mode=server -stream.servers=x:1", "stream.servers: the stream is not built in"},
+		{"-mode=replicate", "-mode=replicate: the stream is not built in"},
+		{"-mode=replicate -stream.servers=x:1", "-mode=replicate: the stream is not built in"},
+	} {
+		p := small("the smallest", append(strings.Fields(refused.args), "-server.port=0")...)
 		p.wantExit(exitUsage)
-		part := "TLS is not built in"
-		if strings.HasPrefix(args[1], "-status") {
-			part = "this build has no status page"
-		}
-		wantOneLine(t, fmt.Sprint(args), p.errs.String(), part)
+		wantOneLine(t, refused.args, p.errs.String(), refused.part)
 	}
 	lots := makeLots(t, dir, 1, 100, 8)
 	port := fmt.Sprint(freePort(t))
