@@ -18,6 +18,7 @@
 //	WINDOWS  batch.window of each load (1,8,32,64)
 //	DATASET  the course's data, a zip of agency-N.csv (../shared/data/dataset.zip; left out where it is not)
 //	GROWTH   1: also ten times ROWS, and those of ten times CLIENTS
+//	STREAM   1: a server whose log is in a stream too, and nothing else (stream.go)
 //	PROGRAM  a tp0 that is built already, to compare two of them
 //
 // The exit status is 0 if everything could be measured and every bets.csv was complete, whatever
@@ -41,7 +42,7 @@ type settings struct {
 	rows, clients, rounds int
 	windows               []int
 	dataset               string
-	growth                bool
+	growth, streams       bool
 	program               string // empty: build it
 }
 
@@ -59,6 +60,9 @@ type bench struct {
 	redis  string // the program to compare with; empty: there is none
 	// beside starts what is to go on beside a load at the server's address; nil: nothing.
 	beside func(address string) (stop func())
+	// stream is what a server is told of the engines; nil: it has no stream. streamed: it was made.
+	stream   []string
+	streamed bool
 }
 
 func main() {
@@ -104,7 +108,8 @@ func run(ctx context.Context) error {
 
 // readSettings reads the settings that getenv gives.
 func readSettings(getenv func(string) string) (settings, error) {
-	s := settings{dataset: "../shared/data/dataset.zip", program: getenv("PROGRAM"), growth: getenv("GROWTH") == "1"}
+	s := settings{dataset: "../shared/data/dataset.zip", program: getenv("PROGRAM"), growth: getenv("GROWTH") == "1",
+		streams: getenv("STREAM") == "1"}
 	if path := getenv("DATASET"); path != "" {
 		s.dataset = path
 	}
@@ -178,7 +183,9 @@ func (b *bench) measure(ctx context.Context) error {
 	for round := range b.rounds {
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, b.rounds)
 		steps := []func(context.Context) error{b.round, b.realLoad, b.answerTimes, b.idle, b.greetings, b.crowded, b.recovery}
-		if b.growth {
+		if b.streams {
+			steps = []func(context.Context) error{b.streamRound}
+		} else if b.growth {
 			steps = append(steps, b.growthLoads)
 		}
 		for _, step := range steps {

@@ -42,7 +42,8 @@ func clean(environ []string) (kept []string) {
 	for _, e := range environ {
 		name, _, _ := strings.Cut(e, "=")
 		ours := false
-		for _, prefix := range []string{"CLI_", "SERVER_", "BETS_", "STORE_", "CONN_", "DRAW_", "LOGGING_", "TLS_"} {
+		for _, prefix := range []string{"CLI_", "SERVER_", "BETS_", "STORE_", "CONN_", "DRAW_", "LOGGING_", "TLS_",
+			"STREAM_"} {
 			ours = ours || strings.HasPrefix(name, prefix)
 		}
 		if !ours {
@@ -81,15 +82,30 @@ func (b *bench) startServer(ctx context.Context) (*server, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
-	return b.restartServer(ctx, dir)
+	if b.stream == nil {
+		return b.restartServer(ctx, dir)
+	}
+	fresh := !b.streamed
+	if fresh {
+		if err := b.replicate(ctx, filepath.Join(dir, "bets.csv")); err != nil {
+			return nil, err
+		}
+		b.streamed = true
+	}
+	s, err := b.restartServer(ctx, dir)
+	if err == nil && fresh {
+		err = b.awaitTerm(ctx, dir, s.address)
+	}
+	return s, err
 }
 
 // restartServer starts a server on the store that is in dir, and returns once it listens.
 func (b *bench) restartServer(ctx context.Context, dir string) (*server, error) {
 	s := &server{dir: dir}
 	var err error
-	s.process, err = b.start(ctx, filepath.Join(dir, "server.log"), b.withKeys("server.pem",
-		"-mode=server", "-server.host=127.0.0.1", "-server.port=0", "-store.path="+s.bets())...)
+	args := append([]string{"-mode=server", "-server.host=127.0.0.1", "-server.port=0", "-store.path=" + s.bets()},
+		b.stream...)
+	s.process, err = b.start(ctx, filepath.Join(dir, "server.log"), b.withKeys("server.pem", args...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -16,9 +16,9 @@ import (
 )
 
 // Redis beside it, where redis-server is installed: a peer that answers once its log is synced
-// (appendfsync always). A value of a list is what a batch has, 150 rows; there are as many producers
-// as clients, each with as many values unanswered as batch.window says. They are goroutines of this
-// process, which read no file and check nothing: that favours Redis.
+// (appendfsync always). A value of a list is what a batch has, 150 rows; there are as many
+// producers as clients, each with as many values unanswered as batch.window says. They are
+// goroutines of this process, which read no file and check nothing: that favours Redis.
 
 // redisValue is how many rows a value has.
 const redisValue = 150

@@ -13,9 +13,9 @@ import (
 	"sync"
 )
 
-// The strangers are connections that nobody knows and that stay: a fifth says nothing, a fifth speaks
-// another protocol, a fifth sends what only begins like TLS, a fifth stops in the middle of the
-// handshake, and a fifth shows a key that the server does not know.
+// The strangers are connections that nobody knows and that stay: a fifth says nothing, a fifth
+// speaks another protocol, a fifth sends what only begins like TLS, a fifth stops in the middle of
+// the handshake, and a fifth shows a key that the server does not know.
 const strangers, strangersAtOnce = 2000, 20
 
 // The load is measured alone, and with all strangers coming while it goes on.

@@ -4,6 +4,7 @@
 //
 //	go run ./tools/run            make sample files where there are none, run, count, compare
 //	go run ./tools/run -samples   only make the sample files
+//	go run ./tools/run -cluster   the same past one machine (cluster.go)
 //
 // It wants ./tp0 built, reads .data/agency-N.csv and leaves everything else in a fresh folder,
 // run/. The exit status is 0 only if every process ended with 0 and all numbers agree. Settings
@@ -46,23 +47,31 @@ const (
 
 // A lottery is one run: where the files are and where its output goes.
 type lottery struct {
-	program string    // path of tp0
-	dataDir string    // holds agency-N.csv
-	runDir  string    // made anew for each run
-	sizes   []int     // bets in the sample file of each agency, agency 1 first
-	tls     bool      // all processes have keys
-	out     io.Writer // what is going on, and the table
+	program string        // path of tp0
+	dataDir string        // holds agency-N.csv
+	runDir  string        // made anew for each run
+	sizes   []int         // bets in the sample file of each agency, agency 1 first
+	tls     bool          // all processes have keys
+	period  time.Duration // loop.period of the clients
+	bets    string        // the file of bets that is counted
+	killed  bool          // servers were killed meanwhile
+	out     io.Writer     // what is going on, and the table
 }
 
 func main() {
 	samples := flag.Bool("samples", false, "only make the sample files that are missing")
+	past := flag.Bool("cluster", false, "two servers and three engines, of which one each is killed on the way")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	l := &lottery{program: "./tp0", dataDir: ".data", runDir: "run", sizes: sampleSizes,
+	l := &lottery{program: "./tp0", dataDir: ".data", runDir: "run", bets: "run/bets.csv", sizes: sampleSizes,
 		tls: os.Getenv("TLS") == "1", out: os.Stdout}
 	err := l.makeSamples(ctx)
-	if err == nil && !*samples { // the containers want the files alone
+	switch {
+	case err != nil || *samples: // the containers want the files alone
+	case *past:
+		err = l.runCluster(ctx)
+	default:
 		err = l.run(ctx)
 	}
 	if err != nil {
@@ -80,9 +89,6 @@ func (l *lottery) dataFile(id int) string {
 func (l *lottery) rejectsFile(id int) string {
 	return filepath.Join(l.runDir, fmt.Sprintf("agency-%d.rejected.csv", id))
 }
-
-// storeFile names the server's file of bets.
-func (l *lottery) storeFile() string { return filepath.Join(l.runDir, "bets.csv") }
 
 // makeSamples writes an agency file of the course's size for each agency that has none.
 func (l *lottery) makeSamples(ctx context.Context) error {
@@ -116,13 +122,13 @@ func (l *lottery) run(ctx context.Context) error {
 	if err := l.makeKeys(); err != nil {
 		return err
 	}
-	server, port, err := l.startServer(ctx)
+	server, port, err := l.startServer(ctx, filepath.Join(l.runDir, "server.log"), l.bets, "0", nil)
 	if err != nil {
 		return err
 	}
 	defer server.Stop() // on every way out; the stop below is the one whose result counts
 	fmt.Fprintf(l.out, "server listens on port %s, its log is %s\n", port, server.Log)
-	results, took, err := l.sendAll(ctx, port, server.Done)
+	results, took, err := l.sendAll(ctx, "127.0.0.1:"+port, server.Done)
 	stopped := server.Stop()
 	if ctx.Err() != nil { // whatever else failed, failed because of that
 		return errors.New("interrupted; all processes were stopped")
@@ -171,22 +177,21 @@ func (l *lottery) keyFile(name string) string { return filepath.Join(l.runDir, "
 func (l *lottery) configFile() string { return filepath.Join(l.runDir, "config.yaml") }
 
 // startServer starts the server on this machine's own address: nobody else can send it bets that
-// the table would have to explain. It returns once the server listens, with the port that the
-// system chose for it.
-func (l *lottery) startServer(ctx context.Context) (*proc.Process, string, error) {
+// the table would have to explain. It returns once the server listens, with its port, which the
+// system chooses where it is "0".
+func (l *lottery) startServer(ctx context.Context, log, bets, port string, env []string) (*proc.Process, string, error) {
 	args := []string{"-mode=server",
-		"-config=" + l.configFile(), "-log.level=INFO", "-server.host=127.0.0.1", "-server.port=0",
-		"-store.path=" + l.storeFile(),
+		"-config=" + l.configFile(), "-log.level=INFO", "-server.host=127.0.0.1", "-server.port=" + port,
+		"-store.path=" + bets,
 		"-draw.agencies=" + strconv.Itoa(len(l.sizes)), "-draw.winner=" + strconv.Itoa(winningNumber)}
 	if l.tls {
 		args = append(args, "-tls.cert="+l.keyFile("server.pem"), "-tls.known="+l.keyFile("known"))
 	}
-	server, err := proc.Start(ctx, filepath.Join(l.runDir, "server.log"), nil, l.program, args...)
+	server, err := proc.Start(ctx, log, env, l.program, args...)
 	if err != nil {
 		return nil, "", err
 	}
-	port, err := server.WaitFor("listen", "port", startTimeout)
-	if err != nil {
+	if port, err = server.WaitFor("listen", "port", startTimeout); err != nil {
 		return nil, "", errors.Join(err, server.Stop())
 	}
 	return server, port, nil
@@ -194,23 +199,23 @@ func (l *lottery) startServer(ctx context.Context) (*proc.Process, string, error
 
 // startClient starts the client of one agency at full speed: no limit to its batches, no pause
 // between them, and batches as full as 8,192 bytes allow.
-func (l *lottery) startClient(ctx context.Context, id int, port string) (*proc.Process, error) {
+func (l *lottery) startClient(ctx context.Context, id int, address string) (*proc.Process, error) {
 	return proc.Start(ctx, filepath.Join(l.runDir, fmt.Sprintf("client-%d.log", id)), nil, l.program, "-mode=client",
-		"-config="+l.configFile(), "-log.level=INFO", "-id="+strconv.Itoa(id), "-server.address=127.0.0.1:"+port,
+		"-config="+l.configFile(), "-log.level=INFO", "-id="+strconv.Itoa(id), "-server.address="+address,
 		"-data.file="+l.dataFile(id), "-data.rejects="+l.rejectsFile(id),
-		"-loop.amount=0", "-loop.period=0s", "-batch.maxAmount=150", "-draw.agencies="+strconv.Itoa(len(l.sizes)))
+		"-loop.amount=0", "-loop.period="+l.period.String(), "-batch.maxAmount=150", "-draw.agencies="+strconv.Itoa(len(l.sizes)))
 }
 
 // sendAll runs the clients of all agencies at once and returns what each said at its end, and the
 // time from the first start to the last end. A client that fails ends the others, since the draw
 // would never come; so does the end of the server.
-func (l *lottery) sendAll(ctx context.Context, port string, serverDone <-chan struct{}) ([]said, time.Duration, error) {
+func (l *lottery) sendAll(ctx context.Context, address string, serverDone <-chan struct{}) ([]said, time.Duration, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, runTimeout, fmt.Errorf("not done within %v", runTimeout))
 	defer cancel()
 	begin := time.Now()
 	var clients []*proc.Process
 	for id := range l.sizes {
-		client, err := l.startClient(ctx, id+1, port)
+		client, err := l.startClient(ctx, id+1, address)
 		if err != nil {
 			cancel()
 			return nil, 0, errors.Join(err, waitAll(clients))

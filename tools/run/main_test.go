@@ -124,7 +124,7 @@ func newRun(t *testing.T, trouble string) (*lottery, *bytes.Buffer) {
 		t.Fatal(err)
 	}
 	out := new(bytes.Buffer)
-	l := &lottery{program: program, dataDir: "data", runDir: "run", sizes: []int{8, 9, 11}, out: out}
+	l := &lottery{program: program, dataDir: "data", runDir: "run", bets: "run/bets.csv", sizes: []int{8, 9, 11}, out: out}
 	if err := l.makeSamples(t.Context()); err != nil {
 		t.Fatal(err)
 	}
