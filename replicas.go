@@ -46,6 +46,7 @@ type replicaReport struct {
 	Server struct {
 		Name    string `json:"name"`
 		Version string `json:"ver"`
+		Cluster string `json:"cluster"` // empty: it is alone
 	} `json:"server"`
 	JetStream jetStreamReport `json:"data"`
 }
@@ -166,12 +167,15 @@ func (r *replicas) run(ctx context.Context, c *nats) {
 func askReplicas(ctx context.Context, c *nats) (all []replicaReport, err error) {
 	ctx, cancel := context.WithTimeout(ctx, replicaWait)
 	defer cancel()
-	size := 1
+	size := maxReplicas // until one says how many they are
 	err = c.ask(ctx, jszSubject, []byte(jszRequest), func(m natsMessage) bool {
 		var report replicaReport
 		if err := json.Unmarshal(m.body, &report); err == nil && report.Server.Name != "" {
 			all = append(all, report)
-			size = max(size, report.JetStream.Meta.Size)
+			// One of a cluster whose disk was full, or that is starting, does not say it.
+			if n := report.JetStream.Meta.Size; n > 0 || report.Server.Cluster == "" {
+				size = max(n, 1)
+			}
 		}
 		return len(all) < min(size, maxReplicas)
 	})

@@ -181,3 +181,33 @@ func TestMonitors(t *testing.T) {
 		})
 	}
 }
+
+// TestReplicasDisabled: a server whose disk was full answers first, and does not say how many they
+// are: the others are waited for.
+func TestReplicasDisabled(t *testing.T) {
+	t.Parallel()
+	p := newNATSPlay(t)
+	p.where = t.Name()
+	p.step("accept")
+	p.step("greet")
+	names := make(chan string, 1)
+	go func() {
+		all, err := askReplicas(t.Context(), p.c)
+		text := fmt.Sprint(err)
+		for _, report := range all {
+			text += " " + report.Server.Name
+		}
+		names <- text
+	}()
+	p.step("C: PUB " + jszSubject + fmt.Sprintf(" {inbox}{reply} %d", len(jszRequest)))
+	p.step("C: " + jszRequest)
+	for _, said := range []string{`{"server":{"name":"a","cluster":"tp0"},"data":{"disabled":true}}`,
+		`{"server":{"name":"b","cluster":"tp0"},"data":{"meta_cluster":{"cluster_size":3}}}`,
+		`{"server":{"name":"c","cluster":"tp0"},"data":{"meta_cluster":{"cluster_size":3}}}`} {
+		p.step(fmt.Sprintf("S: MSG {inbox}{reply} 1 %d", len(said)))
+		p.step("S: " + said)
+	}
+	if got := <-names; got != "<nil> a b c" {
+		t.Errorf("got the answers of %q, want those of a, b and c", got)
+	}
+}
