@@ -113,7 +113,7 @@ screenshot:
 engine:
 	@$(HERE) ./tools/engine
 
-## torture              kills, cuts and lost answers by the thousand (KILLS, CUTS, PROXY, FULL, DRAWS, HISTORIES, PARTITIONS: how many)
+## torture              kills, cuts and lost answers by the thousand (KILLS, CUTS, PROXY, FULL, HISTORIES, …: how many)
 .PHONY: torture
 torture:
 	TORTURE=1 $(GO) test -count=1 -timeout 0 -p 1 -run 'Torture|TestStore(Flips|Truncations)' -v . ./e2e
