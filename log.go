@@ -48,7 +48,6 @@ const (
 	actStore      = "store"
 	actDurability = "durability"
 	actCheckpoint = "checkpoint"
-	actSync       = "sync"
 	actForget     = "forget"
 	actCloseStore = "close_store"
 	actStream     = "stream"

@@ -52,8 +52,7 @@ type replicaReport struct {
 }
 
 type jetStreamReport struct {
-	Disabled bool `json:"disabled"`
-	Config   struct {
+	Config struct {
 		SyncAlways bool `json:"sync_always"`
 	} `json:"config"`
 	Meta struct {

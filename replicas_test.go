@@ -121,7 +121,7 @@ func TestReplicaFaults(t *testing.T) {
 		{"silent", func(s []replicaReport) []replicaReport { return s[:2] },
 			"c: it does not say what it has of the records"},
 		{"switched off", func(s []replicaReport) []replicaReport {
-			s[0].JetStream = jetStreamReport{Disabled: true}
+			s[0].JetStream = jetStreamReport{}
 			return s
 		}, "a: it does not say what it has of the records"},
 		{"a server beside, which has nothing", func(s []replicaReport) []replicaReport {
