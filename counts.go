@@ -132,9 +132,7 @@ func (c *counts) listen(log *slog.Logger) *slog.Logger {
 	if !ok {
 		return log
 	}
-	more := *h
-	more.heard = c.hear
-	return slog.New(&more)
+	return slog.New(&lineHandler{out: h.out, level: h.level, heard: c.hear})
 }
 
 // hear keeps what the log says of troubles and repairs; its logger calls it for each line.

@@ -109,7 +109,7 @@ const (
 	tellPatience = time.Second
 	// logDelay is how long a line may wait for others, with which it shares a write: a wake and
 	// a write for each cost 7 % of the server.
-	logDelay = time.Millisecond
+	logDelay = 10 * time.Millisecond
 	// logQueue is how many bytes of lines wait for standard output: then nobody adds to them.
 	logQueue = 64 << 10
 	// takesNothing is what is said of a standard output that is stuck.
@@ -186,7 +186,8 @@ func (w *lineWriter) writeLoop() {
 		} else if w.dropped > 0 { // behind what is queued: it was full when they came
 			missing := slog.NewRecord(time.Now(), slog.LevelWarn, actLog, 0)
 			missing.Add(fail, "lines", w.dropped, "reason", "nothing took them: they are missing here")
-			w.queued, w.dropped = append(appendLine(w.queued, missing), '\n'), 0
+			w.queued = append(appendLine(missing.Time.AppendFormat(w.queued, lineTime), missing), '\n')
+			w.dropped = 0
 		}
 		w.changed.Broadcast()
 	}
@@ -259,6 +260,10 @@ type lineHandler struct {
 	level slog.Level
 	// heard is told of each line; nil: nobody is.
 	heard func(now time.Time, level slog.Level, action string, line []byte)
+
+	mu     sync.Mutex // protects following
+	line   []byte     // the last one; the next has its memory, and its time if it is of the same second
+	second int64      // of line's time, since 1970
 }
 
 // newLogger returns a logger of lines from level up. out should be shared by all loggers of
@@ -272,11 +277,17 @@ func (h *lineHandler) Enabled(_ context.Context, level slog.Level) bool { return
 // Handle writes the record as one line in one write. Its first attribute must be one of the
 // results.
 func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
-	line := appendLine(make([]byte, 0, 256), r)
-	if h.heard != nil {
-		h.heard(r.Time, r.Level, r.Message, line)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if second := r.Time.Unix(); second != h.second || h.line == nil {
+		h.line, h.second = r.Time.AppendFormat(h.line[:0], lineTime), second
 	}
-	_, err := h.out.Write(append(line, '\n'))
+	h.line = appendLine(h.line[:len(lineTime)], r)
+	if h.heard != nil {
+		h.heard(r.Time, r.Level, r.Message, h.line)
+	}
+	h.line = append(h.line, '\n')
+	_, err := h.out.Write(h.line)
 	return err
 }
 
@@ -302,11 +313,13 @@ func levelName(level slog.Level) string {
 	return level.String()
 }
 
-// appendLine appends a record as a line without its line break.
+// lineTime is the form of the time at the start of a line.
+const lineTime = "2006-01-02 15:04:05"
+
+// appendLine appends to a line that has its time the rest of it, without the line break.
 func appendLine(line []byte, r slog.Record) []byte {
-	line = append(r.Time.AppendFormat(line, "2006-01-02 15:04:05"), ' ')
 	name := levelName(r.Level)
-	line = append(append(line, name...), "         "[len(name):]...)
+	line = append(append(append(line, ' '), name...), "         "[len(name):]...)
 	line = append(append(line, "action: "...), r.Message...)
 	r.Attrs(func(a slog.Attr) bool {
 		line = append(append(append(line, " | "...), a.Key...), ": "...)

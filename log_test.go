@@ -52,7 +52,7 @@ func TestLogLineGolden(t *testing.T) {
 	for _, tt := range tests {
 		record := slog.NewRecord(at, tt.level, "config", 0)
 		record.Add(append([]any{tt.res}, tt.more...)...)
-		line := string(appendLine(nil, record))
+		line := string(appendLine([]byte(at.Format(lineTime)), record))
 		if want := "2024-09-03 16:15:58 " + tt.want; line != want {
 			t.Errorf("got  %q\nwant %q", line, want)
 		}
