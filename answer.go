@@ -12,8 +12,10 @@ const (
 	// maxOwed bounds the memory that the answers owed to one client take, in bytes. A
 	// client that has so much outstanding is not read any more until it takes some off.
 	maxOwed = 128 << 10
-	// outMax is how many bytes of answers are gathered for one write.
-	outMax = 16 << 10
+	// outMax is how many bytes of answers are gathered for one write, outIdle for how many an
+	// answerer keeps the memory while nothing is owed.
+	outMax  = 16 << 10
+	outIdle = 256
 )
 
 // The statuses of ACK 5. The second is that of a server that stands by.
@@ -59,8 +61,8 @@ func (a *answer) size() int {
 }
 
 // An answerQueue is the line of answers that a connection owes. Its reader puts them in
-// and its answerer takes them out, in the order of the messages. An empty queue keeps no
-// memory.
+// and its answerer takes them out, in the order of the messages. Their memory serves again,
+// until it is released.
 type answerQueue struct {
 	hurry   chan struct{} // closed once the queue was full or closed: then nobody waits for the draw any more
 	hurried sync.Once     // guards that
@@ -69,8 +71,9 @@ type answerQueue struct {
 	changed sync.Cond  // for the answerer: an answer or the end has come; for the reader: an answer has left
 	first   *answer
 	last    *answer
-	bytes   int  // that the answers take
-	closed  bool // nothing more is owed
+	spare   *answer // those that have left, for those to come
+	bytes   int     // that the answers take
+	closed  bool    // nothing more is owed
 }
 
 // newAnswerQueue returns an empty queue.
@@ -80,7 +83,7 @@ func newAnswerQueue() *answerQueue {
 	return q
 }
 
-// owe puts an answer into the queue, and waits while the queue is full.
+// owe puts a copy of an answer into the queue, and waits while the queue is full.
 func (q *answerQueue) owe(ans *answer) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -88,13 +91,20 @@ func (q *answerQueue) owe(ans *answer) {
 		q.hurryUp()
 		q.changed.Wait()
 	}
-	if q.first == nil {
-		q.first = ans
+	a := q.spare
+	if a == nil {
+		a = new(answer)
 	} else {
-		q.last.next = ans
+		q.spare = a.next
 	}
-	q.last = ans
-	q.bytes += ans.size()
+	*a = *ans
+	if q.first == nil {
+		q.first = a
+	} else {
+		q.last.next = a
+	}
+	q.last = a
+	q.bytes += a.size()
 	q.changed.Signal()
 }
 
@@ -121,9 +131,19 @@ func (q *answerQueue) peek() *answer {
 func (q *answerQueue) remove() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.bytes -= q.first.size()
-	q.first = q.first.next
+	left := q.first
+	q.bytes -= left.size()
+	q.first = left.next
+	*left = answer{next: q.spare}
+	q.spare = left
 	q.changed.Signal()
+}
+
+// release lets go of the memory of answers that have left.
+func (q *answerQueue) release() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.spare = nil
 }
 
 // wait waits until something is owed, and reports false if nothing will be.
@@ -162,7 +182,9 @@ func (a *answerer) run() {
 			continue
 		}
 		a.flush()
-		a.out = nil // an idle connection keeps no memory
+		if cap(a.out) > outIdle {
+			a.out = nil // the connection may be idle for long
+		}
 		if !a.queue.wait() {
 			return
 		}

@@ -406,6 +406,7 @@ func (c *serverConn) setBuffer() {
 // needed any more.
 func (c *serverConn) releaseBuffer() {
 	c.decider.release()
+	c.answerer.queue.release()
 	if c.large != nil {
 		c.svc.buffers.give(c.large)
 		c.large = nil

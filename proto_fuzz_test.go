@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"log/slog"
 	"math/rand"
 	"strings"
 	"testing"
@@ -199,6 +201,7 @@ func TestAllocations(t *testing.T) {
 		t.Fatal(err)
 	}
 	dst := make([]byte, 0, maxMessage)
+	log, queue := newLogger(io.Discard, slog.LevelInfo), newAnswerQueue()
 	for name, do := range map[string]func(){
 		"parseBatchHead": func() { parseBatchHead(m) },
 		"parseBatchBet":  func() { parseBatchBet(m, batchHead, 0, 150, &b) },
@@ -210,6 +213,11 @@ func TestAllocations(t *testing.T) {
 		"appendRow odd":  func() { appendRow(dst, &oddBet) },
 		"appendAck":      func() { appendAck(dst, ackStored, "") },
 		"parseAck":       func() { parseAck([]byte{opAck, 0, 0, 0}) },
+		"logBatch":       func() { logBatch(log, actApuestaRecibida, success, slog.Int("cantidad", 150)) },
+		"an answer": func() {
+			queue.owe(&answer{bets: 150})
+			queue.remove()
+		},
 	} {
 		if got := testing.AllocsPerRun(100, do); got != 0 {
 			t.Errorf("%s: got %v allocations, want 0", name, got)
