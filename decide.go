@@ -92,7 +92,8 @@ func (d *decider) release() { d.decision, d.refused = decision{}, nil }
 
 // A fastRows checks a BET and forms its row in one look, for nearly all bets. These
 // look alike: names of at most 24 and 16 bytes in ASCII or with the letters from U+00C0
-// to U+00FF (all that Spanish has), a document of 8 digits, a BET that is whole.
+// to U+00FF (all that Spanish has), a document of 8 digits, a number of 4 at most, a BET
+// that is whole.
 //
 // It looks at eight bytes at a time, goes from the message to the row without a Bet in
 // between, and has hardly a branch that depends on the data. It refuses nothing. A bet
@@ -102,8 +103,8 @@ func (d *decider) release() { d.decision, d.refused = decision{}, nil }
 // Measured on sample files it takes 0.22 of their time (BenchmarkDecide and
 // BenchmarkDecidePlain).
 type fastRows struct {
-	agency    uint8 // of every BET that is taken
-	maxNumber uint16
+	agency    uint8  // of every BET that is taken
+	maxNumber uint16 // in four digits
 	start     uint32 // how each row starts: the agency and a comma
 	startLen  uint   // bytes of start, 2 to 4; 0: no bet is taken
 }
@@ -115,7 +116,7 @@ const (
 	// the longest and a word more.
 	fastBet = minBet + fastFirst + fastLast + len("12345678") + len("1999-03-17") + 8
 	// fastRow is the room that a row needs: that of the longest and a word more.
-	fastRow = len("255,") + fastFirst + len(",") + fastLast + len(",12345678,1999-03-17,65535\r\n") + 8
+	fastRow = len("255,") + fastFirst + len(",") + fastLast + len(",12345678,1999-03-17,9999\r\n") + 8
 )
 
 // newFastRows returns a fastRows for the bets of an agency under r.
@@ -125,7 +126,7 @@ func newFastRows(r rule, agency uint8) (f fastRows) {
 	}
 	var start [len("255,")]byte
 	f.startLen = uint(len(append(strconv.AppendUint(start[:0], uint64(agency), 10), ',')))
-	f.agency, f.maxNumber, f.start = agency, r.maxNumber, binary.LittleEndian.Uint32(start[:])
+	f.agency, f.maxNumber, f.start = agency, min(r.maxNumber, 9999), binary.LittleEndian.Uint32(start[:])
 	return f
 }
 
@@ -189,19 +190,9 @@ func (f *fastRows) appendRow(dst, m []byte, at int) (rows []byte, next int) {
 	row[w+9] = ','
 	le.PutUint64(row[w+10:], day)
 	row[w+18], row[w+19], row[w+20] = tens, ones, ','
-	w = putNumber(row, w+21, number)
-	row[w], row[w+1] = '\r', '\n'
-	return dst[:len(dst)+int(w)+2], next
-}
-
-// putNumber writes number in decimal to row[w:] and returns where it ends.
-func putNumber(row *[fastRow]byte, w uint, number uint16) (end uint) {
-	if number > 9999 {
-		return uint(len(strconv.AppendUint(row[:w], uint64(number), 10)))
-	}
-	text, n := fourDigits(uint32(number))
-	binary.LittleEndian.PutUint32(row[w:], text)
-	return w + n
+	text, figures := fourDigits(uint32(number))
+	le.PutUint64(row[w+21:], uint64(text)|('\r'|'\n'<<8)<<(figures*8))
+	return dst[:len(dst)+int(w+21+figures)+2], next
 }
 
 // oddName looks at the first 16 of the n bytes of a name, in two words: odd is 0 if they
