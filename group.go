@@ -12,8 +12,19 @@ import (
 // groupMax is the size from which a group takes no more, in bytes. Three of them exist at a time.
 const groupMax = 512 << 10
 
-// groupSmall is up to which size it may be worth while that a group waits for more.
-const groupSmall = 64 << 10
+// How long a group waits for company: clients that send one batch at a time then share one sync
+// instead of taking turns.
+const (
+	// companySmall is up to which size a group waits until the one before it is settled.
+	companySmall = 64 << 10
+	// companyLarge is up to which size it waits for those who were just answered. Beyond, the disk
+	// should be busy with one half while the other comes.
+	companyLarge = 128 << 10
+	// companyCommits is for how many commits it waits, from when they were answered.
+	companyCommits = 2
+	// companyFrom is from which time on a commit is worth sharing.
+	companyFrom = 20 * time.Microsecond
+)
 
 // A group is longest when it lacks a byte to be full and gets one more message, whose rows are
 // at most twice as long (quotes are doubled), and then what seal appends. This does not compile
@@ -61,6 +72,7 @@ type groups struct {
 	unwritten  error     // why the rows of logged could not be written; nil: they are, or are about to be
 	spare      [2][]byte // the buffers of groups that were settled
 	expected   int       // messages of the open group with those who were just answered, if all come again
+	answered   time.Time // when that was
 	length     int64     // bytes of the bets file with the rows of all that were sealed; the committer's
 	crc        uint32    // of all that; the committer's
 }
@@ -75,10 +87,20 @@ func (q *groups) next() *group {
 // settling reports whether a group is being settled.
 func (q *groups) settling() bool { return q.logged != nil && q.unwritten == nil }
 
-// lacksCompany reports whether the open group is small and more messages are likely to join it
-// soon.
+// patience returns for how long the open group may wait for more messages, where a commit takes so
+// long; 0 or less: not at all.
+func (q *groups) patience(commit time.Duration) time.Duration {
+	if commit < companyFrom || !q.lacksCompany() {
+		return 0
+	}
+	return companyCommits*commit - time.Since(q.answered)
+}
+
+// lacksCompany reports whether the open group waits for more messages, if there is time. One in
+// eight of those who were just answered may stay away.
 func (q *groups) lacksCompany() bool {
-	return len(q.open.buf) < groupSmall && (q.settling() || q.open.messages < q.expected)
+	size, most := len(q.open.buf), q.expected-q.expected/8
+	return size < companySmall && q.settling() || size < companyLarge && q.open.messages < most
 }
 
 // settled notes that it is.

@@ -25,14 +25,12 @@ import (
 // probeEvery is how often a store without room looks whether there is some.
 const probeEvery = 500 * time.Millisecond
 
-// companyFrom is the shortest wait for company: where commits are cheap there is none.
-const companyFrom = 20 * time.Microsecond
-
 // A store is open from newStore to close. Its methods may be called by many goroutines.
 type store struct {
 	log      *slog.Logger
 	ledger   *ledger       // its commits are the committer's
 	follower *follower     // the committer's; nil: the log is this server's alone
+	durable  chan *group   // to the settler; closed by the committer at its end
 	dead     chan struct{} // closed when the store has failed for good
 	drawn    chan struct{} // closed when the draw has taken place and the winners are known
 	life
@@ -43,7 +41,7 @@ type store struct {
 
 // A life is what runs beside a store, and ends with it.
 type life struct {
-	running sync.WaitGroup  // the committer, the signs of life, and the survey of the draw
+	running sync.WaitGroup  // the committer, the settler, the signs of life, and the survey of the draw
 	ctx     context.Context // done when the store closes
 	stop    context.CancelFunc
 }
@@ -51,7 +49,8 @@ type life struct {
 // newStore returns a store over a ledger that was recovered with its state. It starts to take bets,
 // or, where servers share the log and t is what this one knows of the term, to stand by.
 func newStore(l *ledger, st state, t *tenure, interval time.Duration, log *slog.Logger) *store {
-	s := &store{log: log, ledger: l, dead: make(chan struct{}), drawn: make(chan struct{}),
+	s := &store{log: log, ledger: l, durable: make(chan *group, 1),
+		dead: make(chan struct{}), drawn: make(chan struct{}),
 		intake: intake{tenure: t, state: st, live: map[sourceKey]*sender{}}}
 	s.groups.clear(&s.state)
 	s.changed.L = &s.mu
@@ -66,11 +65,13 @@ func newStore(l *ledger, st state, t *tenure, interval time.Duration, log *slog.
 	}
 	l.start(s, interval)
 	s.running.Go(s.commitLoop)
+	s.running.Go(s.settleLoop)
 	return s
 }
 
 // commitLoop is the committer.
 func (s *store) commitLoop() {
+	defer close(s.durable)
 	for g := s.nextGroup(); g != nil; g = s.nextGroup() {
 		if s.isShared() {
 			s.share(g)
@@ -131,7 +132,7 @@ func (s *store) appended(g *group, err error) {
 	}
 	s.groups.committing, s.groups.logged = nil, g
 	if s.groups.open.messages > 0 {
-		go s.settle(g)
+		s.durable <- g
 		return
 	}
 	s.mu.Unlock() // there is nothing else to do meanwhile
@@ -174,11 +175,10 @@ func (s *store) nextGroup() *group {
 	return s.groups.next()
 }
 
-// awaitCompany waits for those who were just answered to come again, for half a commit at most:
-// clients that send one batch at a time then share one sync instead of taking turns. s.mu is held.
+// awaitCompany waits for more messages in the open group, while that is worth it. s.mu is held.
 func (s *store) awaitCompany() {
-	patience := time.Duration(s.took.latest.Load()) / 2
-	if patience < companyFrom || !s.groups.lacksCompany() {
+	patience := s.groups.patience(time.Duration(s.took.latest.Load()))
+	if patience <= 0 {
 		return
 	}
 	over := false
@@ -191,6 +191,13 @@ func (s *store) awaitCompany() {
 	defer timer.Stop()
 	for !over && s.groups.lacksCompany() && s.health.refuses(nil) == nil {
 		s.changed.Wait()
+	}
+}
+
+// settleLoop is the settler: it settles groups while the committer goes on.
+func (s *store) settleLoop() {
+	for g := range s.durable {
+		s.settle(g)
 	}
 }
 
@@ -217,7 +224,7 @@ func (s *store) settle(g *group) {
 // settleDone brings the state to where g leaves it. s.mu is held.
 func (s *store) settleDone(g *group) {
 	s.moveOn(g.sequence, &g.redo)
-	s.groups.expected = s.groups.open.messages + g.messages
+	s.groups.expected, s.groups.answered = s.groups.open.messages+g.messages, time.Now()
 	s.commits++
 	s.batches += uint64(g.messages)
 	for _, src := range g.senders {

@@ -97,7 +97,7 @@ func TestCompany(t *testing.T) {
 	}
 	took := func(d time.Duration) { s.took.latest.Store(int64(d)) }
 	s.mu.Lock()
-	s.groups.expected = 2 // as after a group of both
+	s.groups.expected, s.groups.answered = 2, time.Now() // as after a group of both
 	s.mu.Unlock()
 	for range 3 {
 		took(time.Hour)
