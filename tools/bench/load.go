@@ -115,6 +115,10 @@ func (b *bench) round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	twice, err := b.twice(b.data.expected)
+	if err != nil {
+		return err
+	}
 	var limits []float64
 	loads := make([]load, len(b.windows))
 	for i, window := range b.windows {
@@ -136,6 +140,7 @@ func (b *bench) round(ctx context.Context) error {
 	limit := median(limits)
 	b.table.add(limitRate, limit/1e6)
 	b.table.add(limitBytes, limit*b.data.rowBytes()/1e6)
+	b.table.add(twiceOfLimit, twice/b.data.rowBytes()/limit)
 	b.table.add(smallRate, small/b.data.rowBytes()/1e6)
 	b.table.add(smallSpread, float64(quantile(syncs, 0.99))/float64(quantile(syncs, 0.50)))
 	for i, window := range b.windows {

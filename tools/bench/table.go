@@ -33,6 +33,7 @@ func (m metric) atMost(goal, beyond float64) metric {
 var (
 	limitRate       = metric{name: "L: 512 KiB a sync", unit: "M bets/s", digits: 2}
 	limitBytes      = metric{name: "L: in bytes", unit: "MB/s", digits: 0}
+	twiceOfLimit    = metric{name: "L: of it, if each row goes to a log too", digits: 2}
 	smallRate       = metric{name: "8 KiB a sync", unit: "M bets/s", digits: 3}
 	smallSpread     = metric{name: "8 KiB a sync: p99 / p50", digits: 2} // what answer times cannot be better than
 	answerP50       = metric{name: "answer time, window 1: p50", unit: "ms", digits: 2}
