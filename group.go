@@ -97,8 +97,12 @@ func (q *groups) patience(commit time.Duration) time.Duration {
 }
 
 // lacksCompany reports whether the open group waits for more messages, if there is time. One in
-// eight of those who were just answered may stay away.
+// eight of those who were just answered may stay away. Nothing joins a full group, and nothing is
+// waited for where all groups are about to be refused.
 func (q *groups) lacksCompany() bool {
+	if q.unwritten != nil || !q.open.takesMore() {
+		return false
+	}
 	size, most := len(q.open.buf), q.expected-q.expected/8
 	return size < companySmall && q.settling() || size < companyLarge && q.open.messages < most
 }

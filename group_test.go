@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"testing"
 	"time"
 )
@@ -38,5 +39,21 @@ func TestPatience(t *testing.T) {
 		if (got > 0) != tt.waits || got > companyCommits*tt.commit {
 			t.Errorf("%s: got %v, want some: %v, at most %v", tt.name, got, tt.waits, companyCommits*tt.commit)
 		}
+	}
+}
+
+// TestNoCompany: nobody is waited for who could not join, or whose message would be refused.
+func TestNoCompany(t *testing.T) {
+	q := groups{open: newGroup(nil), logged: &group{}, expected: 2}
+	if q.open.messages = 1; !q.lacksCompany() {
+		t.Error("one is missing: got no wait, want one")
+	}
+	q.unwritten = errors.New("no space left")
+	if q.lacksCompany() {
+		t.Error("the rows of the group before could not be written: got a wait, want none")
+	}
+	q.logged, q.unwritten = nil, nil
+	if q.open.marks = make([]sourceMark, groupMax/maxMark+1); q.lacksCompany() {
+		t.Error("the group has no room for another source: got a wait, want none")
 	}
 }

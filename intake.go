@@ -41,17 +41,17 @@ func (s *intake) submit(ses *session, d *decision) (*group, error) {
 	if d.count == 0 && ses.src == nil {
 		return s.groups.underWay(), nil // nothing to remember
 	}
-	g := s.join()
+	g := s.groups.open
 	g.buf = append(g.buf, d.rows...)
 	g.count += uint32(d.count)
 	if ses.src != nil {
 		ses.src.submit(g, d.at, d.count)
 		ses.at = d.at
 	}
-	return g, nil
+	return s.join(), nil // last: the committer may wait for a group of this size
 }
 
-// join adds a message to the open group. s.mu is held.
+// join counts a message in the open group. s.mu is held.
 func (s *intake) join() *group {
 	s.groups.open.messages++
 	if s.groups.open.messages == 1 || !s.groups.lacksCompany() {

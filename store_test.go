@@ -116,6 +116,62 @@ func TestCompany(t *testing.T) {
 	}
 }
 
+// TestCompanyAndSize: the committer does not wait on for a group that has just become large, or full
+// of sources. Such a wait would be the same each time, so one try of five has to do without.
+func TestCompanyAndSize(t *testing.T) {
+	s := openTest(t, newSimDisk(), testOptions())
+	defer s.close()
+	one, rows := anonymousBet(0), []byte(nil)
+	for len(rows) < companyLarge {
+		rows = append(rows, one.rows...)
+	}
+	large := &decision{rows: rows, count: len(rows) / len(one.rows), total: len(rows) / len(one.rows)}
+	var sources [groupMax/maxMark + 1]*session
+	for i := range sources {
+		sources[i], _ = mustHello(t, s, sourceKey{uint8(1 + i/sourceShare), fmt.Sprint(i)})
+	}
+	for _, tt := range []struct {
+		name string
+		rest func() (*group, error) // fills the group
+	}{
+		{"a large one", func() (*group, error) { return s.submit(&session{}, large) }},
+		{"one full of sources", func() (g *group, err error) {
+			for _, ses := range sources {
+				if g, err = s.submit(ses, &decision{total: 1, at: Resume{Records: ses.at.Records + 1}}); err != nil {
+					return nil, err
+				}
+			}
+			return g, nil
+		}},
+	} {
+		fastest := time.Hour
+		for range 5 {
+			s.mu.Lock()
+			s.groups.expected, s.groups.answered = 1<<20, time.Now()
+			s.took.latest.Store(int64(time.Second))
+			s.mu.Unlock()
+			first, err := s.submit(&session{}, one)
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Millisecond) // the committer waits now
+			last, err := tt.rest()
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			<-last.done
+			fastest = min(fastest, time.Since(began))
+			if last != first {
+				t.Errorf("%s: got two groups, want one", tt.name)
+			}
+		}
+		if fastest > 100*time.Millisecond {
+			t.Errorf("%s: got %v until it is done, want no wait for company", tt.name, fastest)
+		}
+	}
+}
+
 // TestManySubmitters lets 50 goroutines send batches of sources of their own at once.
 func TestManySubmitters(t *testing.T) {
 	const sources, batches = 50, 40
