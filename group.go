@@ -22,6 +22,9 @@ const (
 	companyLarge = 128 << 10
 	// companyCommits is for how many commits it waits, from when they were answered.
 	companyCommits = 2
+	// companyMost is the longest wait of all: clients who come again come sooner, however slow the
+	// disk is. After a disk that took nothing for half a minute most have gone elsewhere.
+	companyMost = time.Second / 4
 	// companyFrom is from which time on a commit is worth sharing.
 	companyFrom = 20 * time.Microsecond
 )

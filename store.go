@@ -177,7 +177,7 @@ func (s *store) nextGroup() *group {
 
 // awaitCompany waits for more messages in the open group, while that is worth it. s.mu is held.
 func (s *store) awaitCompany() {
-	patience := s.groups.patience(time.Duration(s.took.latest.Load()))
+	patience := min(s.groups.patience(time.Duration(s.took.latest.Load())), companyMost)
 	if patience <= 0 {
 		return
 	}

@@ -116,6 +116,25 @@ func TestCompany(t *testing.T) {
 	}
 }
 
+// TestCompanyAfterStall: after a commit that took long nobody waits as long again for one who has gone.
+func TestCompanyAfterStall(t *testing.T) {
+	s := openTest(t, newSimDisk(), testOptions())
+	defer s.close()
+	s.mu.Lock()
+	s.groups.expected, s.groups.answered = 2, time.Now()
+	s.took.latest.Store(int64(10 * time.Second))
+	s.mu.Unlock()
+	g, err := s.submit(&session{}, anonymousBet(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-g.done:
+	case <-time.After(5 * time.Second):
+		t.Error("the group still waits for company")
+	}
+}
+
 // TestCompanyAndSize: the committer does not wait on for a group that has just become large, or full
 // of sources. Such a wait would be the same each time, so one try of five has to do without.
 func TestCompanyAndSize(t *testing.T) {
