@@ -61,8 +61,8 @@ func (a *answer) size() int {
 }
 
 // An answerQueue is the line of answers that a connection owes. Its reader puts them in
-// and its answerer takes them out, in the order of the messages. Their memory serves again,
-// until it is released.
+// and its answerer takes them out, in the order of the messages. Their memory serves again
+// between keep and release; otherwise an empty queue keeps none.
 type answerQueue struct {
 	hurry   chan struct{} // closed once the queue was full or closed: then nobody waits for the draw any more
 	hurried sync.Once     // guards that
@@ -71,6 +71,7 @@ type answerQueue struct {
 	changed sync.Cond  // for the answerer: an answer or the end has come; for the reader: an answer has left
 	first   *answer
 	last    *answer
+	keeps   bool    // memory, see there
 	spare   *answer // those that have left, for those to come
 	bytes   int     // that the answers take
 	closed  bool    // nothing more is owed
@@ -134,16 +135,25 @@ func (q *answerQueue) remove() {
 	left := q.first
 	q.bytes -= left.size()
 	q.first = left.next
-	*left = answer{next: q.spare}
-	q.spare = left
+	if q.keeps {
+		*left = answer{next: q.spare}
+		q.spare = left
+	}
 	q.changed.Signal()
 }
 
-// release lets go of the memory of answers that have left.
+// keep has the memory of answers that leave serve again.
+func (q *answerQueue) keep() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.keeps = true
+}
+
+// release lets go of the memory of answers that have left, or are still to leave.
 func (q *answerQueue) release() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.spare = nil
+	q.keeps, q.spare = false, nil
 }
 
 // wait waits until something is owed, and reports false if nothing will be.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"testing"
@@ -36,6 +37,9 @@ func TestIdleConnectionKeepsNothing(t *testing.T) {
 	ours.Close()
 	srv.ended.Wait()
 	q := c.answerer.queue
+	if q.spare != nil {
+		t.Error("the queue keeps the memory of answers that have left")
+	}
 	if q.first != nil || q.bytes != 0 {
 		t.Errorf("the queue keeps %v, %d bytes", q.first, q.bytes)
 	}
@@ -45,4 +49,27 @@ func TestIdleConnectionKeepsNothing(t *testing.T) {
 	if c.large != nil || c.decider.decision.rows != nil {
 		t.Error("the connection has ended and kept a buffer")
 	}
+}
+
+// TestSmallMessagesKeepNothing has a connection ask much, in messages so small that it needs no
+// large buffer. It keeps nothing while it is idle.
+func TestSmallMessagesKeepNothing(t *testing.T) {
+	s := openTest(t, newSimDisk(), testOptions())
+	defer s.close()
+	srv, c, ours := startPipe(t, s)
+	const messages = 2 * maxOwed / 100
+	m := bytes.Repeat(appendBatchHead(nil, 0), messages)
+	go ours.Write(m)
+	if _, err := io.ReadFull(ours, make([]byte, 4*messages)); err != nil {
+		t.Fatal(err)
+	}
+	q := c.answerer.queue
+	waitFor(t, "the last answer is out of the queue", func() bool { return q.peek() == nil })
+	q.mu.Lock()
+	if q.spare != nil {
+		t.Error("the queue keeps the memory of answers that have left")
+	}
+	q.mu.Unlock()
+	ours.Close()
+	srv.ended.Wait()
 }
