@@ -278,8 +278,9 @@ type lineHandler struct {
 	heard func(now time.Time, level slog.Level, action string, line []byte)
 
 	mu     sync.Mutex // protects following
-	line   []byte     // the last one; the next has its memory, and its time if it is of the same second
-	second int64      // of line's time, since 1970
+	line   []byte     // the last one; the next has its memory
+	time   []byte     // at the start of line; the next has it too if it is of the same second
+	second int64      // of time, since 1970
 }
 
 // newLogger returns a logger of lines from level up. out should be shared by all loggers of
@@ -295,10 +296,10 @@ func (h *lineHandler) Enabled(_ context.Context, level slog.Level) bool { return
 func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if second := r.Time.Unix(); second != h.second || h.line == nil {
-		h.line, h.second = r.Time.AppendFormat(h.line[:0], lineTime), second
+	if second := r.Time.Unix(); second != h.second || h.time == nil {
+		h.time, h.second = r.Time.AppendFormat(h.time[:0], lineTime), second
 	}
-	h.line = appendLine(h.line[:len(lineTime)], r)
+	h.line = appendLine(append(h.line[:0], h.time...), r)
 	if h.heard != nil {
 		h.heard(r.Time, r.Level, r.Message, h.line)
 	}

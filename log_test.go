@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -94,6 +95,28 @@ func TestLogBatch(t *testing.T) {
 	checkLogLine(t, line)
 	if !strings.HasSuffix(line, " INFO     action: apuesta_recibida | result: success | cantidad: 150") {
 		t.Errorf("got %q, want one line at INFO and none at WARNING", out.String())
+	}
+}
+
+// TestLogTime: each line has its own time, whatever the one before it had and however long that is.
+func TestLogTime(t *testing.T) {
+	var out bytes.Buffer
+	handler := newLogger(&out, slog.LevelInfo).Handler()
+	second := time.Date(2024, 9, 3, 16, 15, 58, 0, time.UTC)
+	for _, at := range []time.Time{
+		time.Unix(0, 0), second, second, second.Add(time.Second - 1), second.Add(time.Second),
+		second.Add(-time.Hour), second.AddDate(9000, 0, 0), second.AddDate(-3000, 0, 0), second,
+	} {
+		out.Reset()
+		record := slog.NewRecord(at, slog.LevelInfo, actConfig, 0)
+		record.AddAttrs(success)
+		for range 2 {
+			handler.Handle(context.Background(), record)
+		}
+		line := at.Format(lineTime) + " INFO     action: config | result: success\n"
+		if want := line + line; out.String() != want {
+			t.Errorf("got %q, want %q", out.String(), want)
+		}
 	}
 }
 
