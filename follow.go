@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -184,12 +183,6 @@ func (f *follower) claim() error {
 		f.overtaken(err)
 	}
 	return err
-}
-
-// isConflict reports whether err is a conflictError.
-func isConflict(err error) bool {
-	var conflict *conflictError
-	return errors.As(err, &conflict)
 }
 
 // isDue reports whether it is time to look whether this server still holds the term.

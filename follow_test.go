@@ -414,3 +414,49 @@ func TestJoinSaysNothingAtOnce(t *testing.T) {
 		t.Errorf("got %v after %d tries, and said %q", err, tries, lines.text)
 	}
 }
+
+// TestSupervisorStandby has a server that shares its log stand by, take the term, have no room, take
+// bets again, and lose the term: its supervisor is told what is so each time, from READY on.
+func TestSupervisorStandby(t *testing.T) {
+	t.Parallel()
+	stream, d := newFakeStream(), &faultDisk{disk: newSimDisk()}
+	link := stream.link()
+	s := openTest(t, d, sharedOptions(link))
+	hear, getenv := listenNotify(t, 400*time.Millisecond)
+	boss, ended := newSupervisor(getenv), make(chan struct{})
+	hear()
+	boss.watch("Taking bets.", s.pulse, ended)
+	const waits = "STATUS=Standing by: no server takes bets now, and this one will as soon as an agency asks."
+	if got, want := hear(), "READY=1\n"+waits; got != want {
+		t.Errorf("got %q first, want %q", got, want)
+	}
+	await := func(parts ...string) {
+		t.Helper()
+		for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+			text := hear()
+			if !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(text, part) }) {
+				return
+			}
+		}
+		t.Fatalf("was not told %q", parts)
+	}
+	awaitTaking(t, s)
+	await("STATUS=Taking bets.")
+	d.setFault(noRoom(1, 0))
+	waitFor(t, "a full disk", func() bool {
+		s.submit(&session{}, anonymousBet(0))
+		return d.hasFailed()
+	})
+	await("STATUS=NOT taking bets: ", "no space")
+	d.setFault(nil)
+	await("STATUS=Taking bets.")
+	other := openTest(t, newSimDisk(), sharedOptions(stream.link()))
+	stream.change(func() { link.cut = true })
+	awaitTaking(t, other)
+	stream.change(func() { link.cut = false })
+	await("STATUS=Standing by: office takes bets.")
+	close(ended)
+	if err := errors.Join(s.close(), other.close()); err != nil {
+		t.Error(err)
+	}
+}

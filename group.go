@@ -220,6 +220,9 @@ func (h *health) refuses(ses *session) error {
 // why returns why bets are not taken for now; nil: they are.
 func (h *health) why() error { return cmp.Or(h.trouble, h.standby) }
 
+// standsBy reports whether a store's trouble is that another server takes bets, or none yet.
+func standsBy(trouble error) bool { return trouble == errStandby || isConflict(trouble) }
+
 // work is what the committer has done since the start.
 type work struct {
 	took    histogram // by their commits; it has a lock of its own

@@ -206,5 +206,9 @@ func (s *intake) pulse() pulse {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	trouble := s.health.why()
-	return pulse{turns: s.health.turns, idle: s.groups.underWay() == nil && trouble == nil, trouble: trouble}
+	p := pulse{turns: s.health.turns, idle: s.groups.underWay() == nil && trouble == nil, trouble: trouble}
+	if s.isShared() && standsBy(trouble) {
+		p.standby = awaits(s.tenure.facts())
+	}
+	return p
 }

@@ -58,16 +58,29 @@ type pulse struct {
 	turns   uint64 // of the committer; grows as long as it moves
 	idle    bool   // the committer has nothing to do
 	trouble error  // why bets are not taken now; nil: they are
+	standby string // who takes bets in place of a server that stands by; empty: this one does not
 }
 
-// watch tells that the server is ready, and then, until ended is closed, whether bets are taken,
+// sentence says whether bets are taken, which is taking if they are.
+func (p pulse) sentence(taking string) string {
+	switch {
+	case p.standby != "":
+		return "Standing by: " + p.standby + "."
+	case p.trouble != nil:
+		return "NOT taking bets: " + p.trouble.Error()
+	}
+	return taking
+}
+
+// watch tells that the server is ready, and, then and until ended is closed, whether bets are taken,
 // and feeds the watchdog. A server is alive as long as its committer moves or has nothing to do:
 // one whose disk hangs in a write or a sync is fed no more, and is started anew.
 func (s *supervisor) watch(taking string, feel func() pulse, ended <-chan struct{}) {
 	if s.conn == nil {
 		return
 	}
-	s.tell("READY=1", status(taking))
+	last := feel()
+	s.tell("READY=1", status(last.sentence(taking)))
 	every := notifyEvery
 	if s.watchdog > 0 {
 		every = min(every, s.watchdog/4)
@@ -75,7 +88,7 @@ func (s *supervisor) watch(taking string, feel func() pulse, ended <-chan struct
 	go func() {
 		tick := time.NewTicker(every)
 		defer tick.Stop()
-		for last := s.look(taking, pulse{}, feel()); ; {
+		for {
 			select {
 			case <-ended:
 				return
@@ -91,11 +104,8 @@ func (s *supervisor) look(taking string, last, now pulse) pulse {
 	if s.watchdog > 0 && (now.idle || now.turns != last.turns) {
 		s.tell("WATCHDOG=1")
 	}
-	switch {
-	case now.trouble != nil && (last.trouble == nil || now.trouble.Error() != last.trouble.Error()):
-		s.tell(status("NOT taking bets: " + now.trouble.Error()))
-	case now.trouble == nil && last.trouble != nil:
-		s.tell(status(taking))
+	if sentence := now.sentence(taking); sentence != last.sentence(taking) {
+		s.tell(status(sentence))
 	}
 	return now
 }

@@ -52,6 +52,15 @@ func TestSupervisorLook(t *testing.T) {
 		{"still full", pulse{turns: 2, trouble: full}, pulse{turns: 3, trouble: full}, "WATCHDOG=1"},
 		{"full, and hangs", pulse{turns: 3, trouble: full}, pulse{turns: 3, trouble: full}, ""},
 		{"room again", pulse{turns: 3, trouble: full}, pulse{turns: 4, idle: true}, "WATCHDOG=1 STATUS=Taking bets."},
+		{"stands by", pulse{turns: 4, idle: true}, pulse{turns: 5, trouble: errStandby, standby: "office-b takes bets"},
+			"WATCHDOG=1 STATUS=Standing by: office-b takes bets."},
+		{"another one takes over", pulse{turns: 5, trouble: errStandby, standby: "office-b takes bets"},
+			pulse{turns: 6, trouble: errStandby, standby: "office-c takes bets"},
+			"WATCHDOG=1 STATUS=Standing by: office-c takes bets."},
+		{"full, and could stand by", pulse{turns: 6, trouble: errStandby, standby: "office-c takes bets"},
+			pulse{turns: 7, trouble: full}, "WATCHDOG=1 STATUS=NOT taking bets: writing bets.csv:\\x0ano space"},
+		{"takes the term", pulse{turns: 7, trouble: errStandby, standby: "office-c takes bets"},
+			pulse{turns: 8, idle: true}, "WATCHDOG=1 STATUS=Taking bets."},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			hear, getenv := listenNotify(t, time.Minute)

@@ -54,6 +54,12 @@ func (e *conflictError) Error() string {
 	return fmt.Sprintf("stream: record %d is another server's", e.number)
 }
 
+// isConflict reports whether err is a conflictError.
+func isConflict(err error) bool {
+	var conflict *conflictError
+	return errors.As(err, &conflict)
+}
+
 // A sharedError is about the shared log: the own disk has nothing to do with it. It may be fatal.
 type sharedError struct{ error }
 

@@ -88,19 +88,8 @@ func newStreamFigures(f streamFacts, store *storeFacts) *streamFigures {
 // standby reports whether this server stands by; nil: it shares its log with nobody.
 func (s *streamFigures) standby() bool { return s != nil && s.Standby }
 
-// standsBy reports whether a store's trouble is that another server takes bets, or none yet.
-func standsBy(trouble error) bool { return trouble == errStandby || isConflict(trouble) }
-
 // standingBy begins the reason for which a server takes no bets that could: another one does.
 const standingBy = "standing by"
-
-// awaits says who takes bets, as far as a server that stands by has heard.
-func awaits(t *termFacts) string {
-	if t != nil && t.Heard {
-		return t.Holder + " takes bets"
-	}
-	return "no server takes bets now, and this one will as soon as an agency asks"
-}
 
 // sharedReason says why a server that shares its log takes no bets; nothing if that is for no
 // reason of the log. store is nil while the store recovers.

@@ -197,3 +197,11 @@ func (t *tenure) isFormer(p fellow) bool {
 	}
 	return p.name == t.name && t.now().Sub(p.at) >= t.pace.silence
 }
+
+// awaits says who takes bets, as far as a server that stands by has heard.
+func awaits(t *termFacts) string {
+	if t != nil && t.Heard {
+		return t.Holder + " takes bets"
+	}
+	return "no server takes bets now, and this one will as soon as an agency asks"
+}
