@@ -23,6 +23,7 @@ import (
 type fakeEngine struct {
 	listener net.Listener
 	version  string
+	payload  int // max_payload
 
 	mu      sync.Mutex
 	records [][]byte       // the one at i has the number i+1; nil: this replica has lost it
@@ -44,7 +45,7 @@ func newFakeEngine(t *testing.T) *fakeEngine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &fakeEngine{listener: l, version: "2.15.2"}
+	e := &fakeEngine{listener: l, version: "2.15.2", payload: 1 << 20}
 	good, _ := json.Marshal(goodConfig())
 	json.Unmarshal(good, &e.config)
 	t.Cleanup(func() {
@@ -90,9 +91,10 @@ func (e *fakeEngine) cut() {
 func (e *fakeEngine) serve(conn net.Conn) {
 	defer conn.Close()
 	e.mu.Lock()
-	version := e.version
+	version, payload := e.version, e.payload
 	e.mu.Unlock()
-	fmt.Fprintf(conn, "INFO {\"server_id\":\"x\",\"version\":%q,\"headers\":true,\"max_payload\":1048576}\r\n", version)
+	fmt.Fprintf(conn, "INFO {\"server_id\":\"x\",\"version\":%q,\"headers\":true,\"max_payload\":%d}\r\n", version,
+		payload)
 	in := bufio.NewReader(conn)
 	sids := map[string]string{}
 	for {

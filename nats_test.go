@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -32,6 +33,7 @@ const natsPatience = 20 * time.Second
 // TestNATSTranscripts plays the conversations in testdata/nats: a made up engine on a real socket,
 // and the connection under test. Each line is a step:
 //
+//	payload N           a server must take messages of N bytes
 //	servers 2           both servers of the engine stand in the settings, not only the first
 //	roots               TLS is wanted; ping: the connection asks often whether the engine is there
 //	accept [b]          the first (second) server is connected to
@@ -160,6 +162,8 @@ func (p *natsPlay) step(line string) {
 	case "", "#":
 	case "servers":
 		p.o.servers = append(p.o.servers, p.names["b"])
+	case "payload":
+		p.o.payload, _ = strconv.Atoi(rest)
 	case "ping":
 		p.o.ping, p.o.pingWait = 50*time.Millisecond, 1500*time.Millisecond
 	case "roots":

@@ -45,9 +45,18 @@ type natsOptions struct {
 	user, password, token string
 	tls                   *tls.Config // not nil: no connection without TLS
 	name                  string      // what the engine calls this connection
+	payload               int         // bytes of a message that a server must take; one that takes less is left
 	log                   *slog.Logger
 	onConnect             func()        // is called after each connection, in a goroutine of its own; nil: nothing
 	ping, pingWait        time.Duration // 0: natsPing, natsPingWait
+}
+
+// admits refuses a server that takes too little.
+func (o *natsOptions) admits(info *natsInfo) error {
+	if n := info.MaxPayload; n > 0 && n < o.payload {
+		return fmt.Errorf("its max_payload is %d: set it to %d or more, for the longest message", n, o.payload)
+	}
+	return nil
 }
 
 // A natsServer is where a server is.
@@ -111,6 +120,9 @@ func (l *natsLink) greet(ctx context.Context) error {
 	}
 	if !l.info.Headers {
 		return errors.New("the engine takes no headers: it is too old")
+	}
+	if err := l.o.admits(&l.info); err != nil {
+		return err
 	}
 	if l.info.TLSRequired || l.o.tls != nil {
 		if err := l.encrypt(ctx); err != nil {
@@ -208,6 +220,9 @@ func (l *natsLink) readAll(deliver func(sid uint64, m natsMessage), informed fun
 			var info natsInfo
 			if err := json.Unmarshal(op.text, &info); err != nil {
 				return fmt.Errorf("its INFO: %w", err)
+			}
+			if err := l.o.admits(&info); err != nil {
+				return err
 			}
 			l.mu.Lock()
 			l.info = info

@@ -120,8 +120,9 @@ func dialStream(settings *streamSettings, log *slog.Logger) (*stream, error) {
 		return nil, err
 	}
 	s := &stream{log: log, replicas: leastReplicas}
+	// The longest record of a group is far from that (group.go): there is room for what goes with it.
 	s.options = natsOptions{servers: strings.Split(settings.servers, ","), user: settings.user,
-		password: settings.password, token: settings.token, tls: config, name: "tp0", log: log,
+		password: settings.password, token: settings.token, tls: config, name: "tp0", payload: walMaxRecord, log: log,
 		onConnect: func() { s.due.Store(true); s.keeps.lookSoon() }}
 	looks := replicaOptions{stream: settings.name, log: log}
 	if settings.monitor != "" {
@@ -402,7 +403,7 @@ func (s *stream) askServer(ctx context.Context, server string, number uint64) ([
 	ctx, cancel := context.WithTimeout(ctx, s.wait)
 	defer cancel()
 	o := s.options
-	o.servers, o.onConnect = []string{server}, nil
+	o.servers, o.onConnect, o.payload = []string{server}, nil, 0 // nothing long is sent
 	one := jetStream{engine: dialNATS(o), name: s.name, wait: s.wait}
 	defer one.engine.close()
 	for {

@@ -291,6 +291,55 @@ func TestStreamVersion(t *testing.T) {
 	}
 }
 
+// TestStreamMaxPayload has engines that do not take the longest record: another one is used. Without
+// one a start waits, and mode replicate makes no stream; each says why, and goes on once it can.
+func TestStreamMaxPayload(t *testing.T) {
+	t.Parallel()
+	const reason = "its max_payload is 65536: set it to 1048576 or more"
+	set := func(e *fakeEngine, payload int) *fakeEngine {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.payload = payload
+		return e
+	}
+	small := func() *fakeEngine { return set(newFakeEngine(t), 1<<16) }
+	mustLast(t, context.Background(), openFake(t, small(), newFakeEngine(t)), 0)
+	for _, what := range []string{"start", "replicate"} {
+		e, lines, done := small(), &logLines{}, make(chan error)
+		e.deleted = what == "replicate"
+		s := openFake(t, e)
+		waitFor(t, "an engine that has answered", func() bool {
+			err := s.engine.publish("x", nil)
+			return err != nil && strings.Contains(err.Error(), reason)
+		})
+		go func() {
+			if what == "replicate" {
+				m := &replication{log: newLogger(lines, slog.LevelInfo), most: 1000, shown: func(*progress) {},
+					stream: s}
+				done <- m.run(context.Background(), storeOf(100, 3, false), smallOptions())
+				return
+			}
+			options := testOptions()
+			options.shared, options.name = s, "office"
+			st, err := openStore(context.Background(), newSimDisk(), options, newLogger(lines, slog.LevelInfo))
+			if err == nil {
+				err = st.close()
+			}
+			done <- err
+		}()
+		lines.await(t, "result: in_progress", reason)
+		e.mu.Lock()
+		if what == "replicate" != e.deleted || len(e.records) > 0 {
+			t.Errorf("%s: it has made the stream", what)
+		}
+		e.mu.Unlock()
+		set(e, 1<<20)
+		if err := <-done; err != nil {
+			t.Errorf("%s: got %v once the engine takes the longest record", what, err)
+		}
+	}
+}
+
 // collect reads all records from a number on.
 func collect(ctx context.Context, s *stream, from uint64) (got []string, err error) {
 	err = s.read(ctx, from, func(number uint64, record []byte) error {
