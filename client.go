@@ -25,6 +25,7 @@ type client struct {
 	start     uint64  // bets that the server had decided on when this run began
 	resumed   bool    // the first RESUME has been dealt with
 	oneAnswer bool    // the server closes the connection after each answer (resume=false)
+	verified  *Resume // what verify has said that the server has; nil: nothing yet, or it has lost some of that
 }
 
 // runClient is mode client: it returns nil when the file is sent, or errStopped
@@ -149,6 +150,7 @@ func (d *delivery) resume(ctx context.Context) error {
 	if had := c.file.settled.after.Records; at.Records < had {
 		c.log.Error(actResume, fail, "lost", had-at.Records,
 			"reason", "the server has lost bets that it had acknowledged: they are sent again")
+		c.verified = nil
 	}
 	if err := c.file.resume(ctx, at, c.window.spans); err != nil {
 		return err
@@ -328,7 +330,8 @@ func (d *delivery) settle(batch span, ack Ack) error {
 	return nil
 }
 
-// verify compares what the server has of the source with what was sent.
+// verify compares what the server has of the source with what was sent. That it is the same is said
+// once, however often the client asks for its winners.
 func (d *delivery) verify() error {
 	c := d.c
 	if !c.cfg.resume {
@@ -348,6 +351,9 @@ func (d *delivery) verify() error {
 			"look what else sends under this data.source",
 			at.Records, c.cfg.dataSource, crcText(at.CRC), here.Records, crcText(here.CRC))
 	}
-	c.log.Info(actVerify, success, "apuestas", at.Records, "crc", crcText(at.CRC))
+	if c.verified == nil || *c.verified != at {
+		c.log.Info(actVerify, success, "apuestas", at.Records, "crc", crcText(at.CRC))
+	}
+	c.verified = &at
 	return nil
 }

@@ -106,6 +106,9 @@ func TestE2EDrawWaits(t *testing.T) {
 	for i, c := range waiting {
 		c.wantExit(exitDone)
 		c.wantWinners(lots[i].winners)
+		if n := len(c.lines("action: verify")); n != 1 {
+			t.Errorf("%s: verified %d times, want once, on whatever connection it waits", c.Name, n)
+		}
 	}
 	wantDraws(t, 1, first, second)
 	o.kill()
