@@ -38,10 +38,21 @@ func errNotShared(path string) error {
 		"(-mode=replicate); or, to follow the stream, set store.path to a new name", path)
 }
 
+// errInStream is why a store is not opened without its shared log.
+var errInStream = errors.New("is in a stream that servers share")
+
 // errShared refuses a store that is in a shared log which nobody has named.
 func errShared(path string) error {
-	return fmt.Errorf("%s is in a stream that servers share, and stream.servers is empty: set it; or take the store "+
-		"out of the stream for good (-mode=replicate without stream.servers)", path)
+	return fmt.Errorf("%s %w, and stream.servers is empty: set it; or take the store out of the stream for good "+
+		"(-mode=replicate without stream.servers)", path, errInStream)
+}
+
+// errNoForgetting refuses to have a store forget a source that is in a shared log.
+func errNoForgetting(path string) error {
+	return fmt.Errorf("forget: %s %w, and all of them know the source by its records: stop all servers, take the "+
+		"store that has all out of the stream (-mode=replicate without stream.servers), have that one forget, and "+
+		"make a new stream from it (-mode=replicate with another stream.name): see Healing in docs/replication.md",
+		path, errInStream)
 }
 
 // run goes through the steps. last is the payload of the own log's last record; nil: it is known to

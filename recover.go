@@ -41,9 +41,13 @@ func openStore(ctx context.Context, d disk, options storeOptions, log *slog.Logg
 	return newStore(r.ledger, r.state, r.tenure, options.sync, log), nil
 }
 
-// forgetSource is mode forget: a store that no server has forgets a source.
+// forgetSource is mode forget: a store that no server has forgets a source. One that is in a shared
+// log cannot: the others, and each server that begins anew, would know the source still.
 func forgetSource(ctx context.Context, d disk, options storeOptions, key sourceKey, log *slog.Logger) error {
 	r, err := recoverStore(ctx, d, options, log)
+	if errors.Is(err, errInStream) {
+		return errNoForgetting(options.path)
+	}
 	if err != nil {
 		return err
 	}

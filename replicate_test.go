@@ -251,6 +251,59 @@ func TestReplicateLeavesPending(t *testing.T) {
 	}
 }
 
+// TestForgetInStream: mode forget refuses a store that is in a stream, says why and what to do, and
+// changes nothing. What it says leads to a stream without that source.
+func TestForgetInStream(t *testing.T) {
+	t.Parallel()
+	e, d := newFakeEngine(t), newSimDisk()
+	e.deleted = true
+	s := openTest(t, d, smallOptions())
+	for k := range 2 {
+		ses, _ := mustHello(t, s, sourceOf(k))
+		<-mustSubmit(t, s, ses, k).done
+	}
+	s.close()
+	forget := func() error {
+		return forgetSource(context.Background(), d, smallOptions(), sourceOf(0), quiet)
+	}
+	if err := replicateTest(t, context.Background(), d, e); err != nil {
+		t.Fatal(err)
+	}
+	was := d.kill()
+	err := forget()
+	if err == nil || strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "is empty: set it") {
+		t.Fatalf("got %v", err)
+	}
+	for _, part := range []string{"forget: " + testPath + " is in a stream", "all of them know the source",
+		"stop all servers", "-mode=replicate without stream.servers", "-mode=replicate with another stream.name",
+		"docs/replication.md"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("got %q, want %q in it", err, part)
+		}
+	}
+	for _, name := range []string{"", ".state"} {
+		if string(d.read(testPath+name)) != string(was.read(testPath+name)) {
+			t.Errorf("%s was changed", testPath+name)
+		}
+	}
+	if err := replicateTest(t, context.Background(), d, nil); err != nil {
+		t.Fatalf("out of the stream: %v", err)
+	}
+	if err := forget(); err != nil {
+		t.Fatalf("out of the stream: %v", err)
+	}
+	again := newFakeEngine(t)
+	again.deleted = true
+	if err := replicateTest(t, context.Background(), d, again); err != nil {
+		t.Fatalf("into a new stream: %v", err)
+	}
+	after, rows := followed(t, again.records)
+	if string(rows) != string(was.read(testPath)) || after.sources.at(sourceOf(0)).stored != 0 ||
+		after.sources.at(sourceOf(1)).stored == 0 {
+		t.Errorf("got %d bytes of rows and sources %v, want all rows and the second source", len(rows), after.sources)
+	}
+}
+
 // TestReplicateCrashes kills the program, or cuts the power, at every call of the disk and at every
 // record, and starts it again: the stream and the store are in the end what they are without.
 func TestReplicateCrashes(t *testing.T) {
