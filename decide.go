@@ -24,20 +24,24 @@ func (d *decider) batch(m []byte, count int) (size int, err error) {
 	d.decision.rows = slices.Grow(d.decision.rows, min(len(m), maxMessage)) // a row is shorter than its BET, mostly
 	at := batchHead
 	fast := newFastRows(d.rule, d.agency)
+	rows, taken := d.decision.rows, 0
 	var b Bet
 	for i := range count {
-		// Nothing here allocates, locks or logs: it is done for every bet.
-		if rows, next := fast.appendRow(d.decision.rows, m, at); next > 0 {
-			d.decision.rows, at = rows, next
-			d.decision.count++
-			d.decision.total++
+		// Nothing here allocates, locks, logs, or writes to d: it is done for every bet.
+		if longer, next := fast.appendRow(rows, m, at); next > 0 {
+			rows, at = longer, next
+			taken++
 			continue
 		}
 		if at, err = parseBatchBet(m, at, i, count, &b); err != nil {
 			return 0, err
 		}
+		d.decision.rows, d.decision.total = rows, i
 		d.add(&b)
+		rows = d.decision.rows
 	}
+	d.decision.rows, d.decision.total = rows, count
+	d.decision.count += taken
 	return at, nil
 }
 
