@@ -132,8 +132,8 @@ func TestQueueBoundsBytes(t *testing.T) {
 	}
 }
 
-// TestQueueKeeps: an answer has the memory of one that has left, but not behind release, also where it
-// was owed then.
+// TestQueueKeeps: an answer has the memory of one that has left, but not behind release, also where
+// it was owed then.
 func TestQueueKeeps(t *testing.T) {
 	q := newAnswerQueue()
 	q.keep()

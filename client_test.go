@@ -12,8 +12,8 @@ import (
 )
 
 // TestVerifiedOnce has a client go through several sessions with its whole file sent, as one does
-// that waits for the draw: that the server has all is said once, and again where the server had lost
-// bets and they were sent again.
+// that waits for the draw: that the server has all is said once, and again where the server had
+// lost bets and they were sent again.
 func TestVerifiedOnce(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "agency-1.csv")

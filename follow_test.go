@@ -415,8 +415,8 @@ func TestJoinSaysNothingAtOnce(t *testing.T) {
 	}
 }
 
-// TestSupervisorStandby has a server that shares its log stand by, take the term, have no room, take
-// bets again, and lose the term: its supervisor is told what is so each time, from READY on.
+// TestSupervisorStandby has a server that shares its log stand by, take the term, have no room,
+// take bets again, and lose the term: its supervisor is told what is so each time, from READY on.
 func TestSupervisorStandby(t *testing.T) {
 	t.Parallel()
 	stream, d := newFakeStream(), &faultDisk{disk: newSimDisk()}

@@ -72,9 +72,9 @@ func (p pulse) sentence(taking string) string {
 	return taking
 }
 
-// watch tells that the server is ready, and, then and until ended is closed, whether bets are taken,
-// and feeds the watchdog. A server is alive as long as its committer moves or has nothing to do:
-// one whose disk hangs in a write or a sync is fed no more, and is started anew.
+// watch tells that the server is ready, and, then and until ended is closed, whether bets are
+// taken, and feeds the watchdog. A server is alive as long as its committer moves or has nothing to
+// do: one whose disk hangs in a write or a sync is fed no more, and is started anew.
 func (s *supervisor) watch(taking string, feel func() pulse, ended <-chan struct{}) {
 	if s.conn == nil {
 		return

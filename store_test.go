@@ -116,7 +116,8 @@ func TestCompany(t *testing.T) {
 	}
 }
 
-// TestCompanyAfterStall: after a commit that took long nobody waits as long again for one who has gone.
+// TestCompanyAfterStall: after a commit that took long nobody waits as long again for one who has
+// gone.
 func TestCompanyAfterStall(t *testing.T) {
 	s := openTest(t, newSimDisk(), testOptions())
 	defer s.close()
@@ -135,8 +136,8 @@ func TestCompanyAfterStall(t *testing.T) {
 	}
 }
 
-// TestCompanyAndSize: the committer does not wait on for a group that has just become large, or full
-// of sources. Such a wait would be the same each time, so one try of five has to do without.
+// TestCompanyAndSize: the committer does not wait on for a group that has just become large, or
+// full of sources. Such a wait would be the same each time, so one try of five has to do without.
 func TestCompanyAndSize(t *testing.T) {
 	s := openTest(t, newSimDisk(), testOptions())
 	defer s.close()

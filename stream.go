@@ -120,7 +120,7 @@ func dialStream(settings *streamSettings, log *slog.Logger) (*stream, error) {
 		return nil, err
 	}
 	s := &stream{log: log, replicas: leastReplicas}
-	// The longest record of a group is far from that (group.go): there is room for what goes with it.
+	// The longest record of a group is far from that (group.go), so what goes with it has room.
 	s.options = natsOptions{servers: strings.Split(settings.servers, ","), user: settings.user,
 		password: settings.password, token: settings.token, tls: config, name: "tp0", payload: walMaxRecord, log: log,
 		onConnect: func() { s.due.Store(true); s.keeps.lookSoon() }}

@@ -291,8 +291,9 @@ func TestStreamVersion(t *testing.T) {
 	}
 }
 
-// TestStreamMaxPayload has engines that do not take the longest record: another one is used. Without
-// one a start waits, and mode replicate makes no stream; each says why, and goes on once it can.
+// TestStreamMaxPayload has engines that do not take the longest record: another one is used.
+// Without one a start waits, and mode replicate makes no stream; each says why, and goes on once it
+// can.
 func TestStreamMaxPayload(t *testing.T) {
 	t.Parallel()
 	const reason = "its max_payload is 65536: set it to 1048576 or more"
