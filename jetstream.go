@@ -33,6 +33,7 @@ const (
 
 // The engine's error codes that decide something here.
 const (
+	codeNoPeers     = 10005 // too few servers are up, or so it seems to one that has just started
 	codeNoMessage   = 10037
 	codeTooLarge    = 10054
 	codeNameInUse   = 10058

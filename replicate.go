@@ -183,6 +183,7 @@ func (m *replication) join(ctx context.Context) (last uint64, err error) {
 	var id storeID
 	rand.Read(id[:]) // never fails
 	var said time.Time
+	began := time.Now()
 	for pause := streamPauseMin; ; pause = min(2*pause, streamPauseMax) {
 		if _, err = m.stream.info(ctx); isCode(err, codeStreamGone) {
 			if err = m.stream.create(ctx, id, m.stream.replicas); err == nil {
@@ -198,6 +199,7 @@ func (m *replication) join(ctx context.Context) (last uint64, err error) {
 		case err == nil || isFatal(err):
 			return last, err
 		case isCode(err, codeStreamGone) || isCode(err, codeNameInUse): // it is there, or is not, only since now
+		case isCode(err, codeNoPeers) && time.Since(began) < goneAfter:
 		case errors.As(err, &refused) && refused.Code < 500:
 			return 0, m.stream.errorf("it cannot be made: %w", err)
 		}

@@ -216,6 +216,20 @@ func TestReplicateRefused(t *testing.T) {
 	}
 }
 
+// TestReplicateAwaitsPeers: an engine that says that a server is away is asked again, since one that
+// was just started says so as well.
+func TestReplicateAwaitsPeers(t *testing.T) {
+	t.Parallel()
+	e := newFakeEngine(t)
+	e.deleted, e.reads = true, []string{"ok", "10005", "ok", "10005"}
+	if err := replicateTest(t, context.Background(), storeOf(100, 3, false), e); err != nil {
+		t.Fatal(err)
+	}
+	if len(e.records) == 0 || len(e.reads) > 0 {
+		t.Errorf("got %d records, %d answers left", len(e.records), len(e.reads))
+	}
+}
+
 // TestReplicateLeavesPending runs on a store that is in the stream already, and whose log has a
 // last record of which nobody knows whether it counts: nothing of the store is changed. Nor by a
 // server that was not told of the stream.
