@@ -60,9 +60,12 @@ func (a *answer) size() int {
 	return size
 }
 
+// spareAnswers are answers that have left, of all connections: their memory serves again.
+var spareAnswers = sync.Pool{New: func() any { return new(answer) }}
+
 // An answerQueue is the line of answers that a connection owes. Its reader puts them in
-// and its answerer takes them out, in the order of the messages. Their memory serves again
-// between keep and release; otherwise an empty queue keeps none.
+// and its answerer takes them out, in the order of the messages. An empty queue keeps no
+// memory.
 type answerQueue struct {
 	hurry   chan struct{} // closed once the queue was full or closed: then nobody waits for the draw any more
 	hurried sync.Once     // guards that
@@ -71,10 +74,8 @@ type answerQueue struct {
 	changed sync.Cond  // for the answerer: an answer or the end has come; for the reader: an answer has left
 	first   *answer
 	last    *answer
-	keeps   bool    // memory, see there
-	spare   *answer // those that have left, for those to come
-	bytes   int     // that the answers take
-	closed  bool    // nothing more is owed
+	bytes   int  // that the answers take
+	closed  bool // nothing more is owed
 }
 
 // newAnswerQueue returns an empty queue.
@@ -92,12 +93,7 @@ func (q *answerQueue) owe(ans *answer) {
 		q.hurryUp()
 		q.changed.Wait()
 	}
-	a := q.spare
-	if a == nil {
-		a = new(answer)
-	} else {
-		q.spare = a.next
-	}
+	a := spareAnswers.Get().(*answer)
 	*a = *ans
 	if q.first == nil {
 		q.first = a
@@ -135,25 +131,9 @@ func (q *answerQueue) remove() {
 	left := q.first
 	q.bytes -= left.size()
 	q.first = left.next
-	if q.keeps {
-		*left = answer{next: q.spare}
-		q.spare = left
-	}
+	*left = answer{}
+	spareAnswers.Put(left)
 	q.changed.Signal()
-}
-
-// keep has the memory of answers that leave serve again.
-func (q *answerQueue) keep() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.keeps = true
-}
-
-// release lets go of the memory of answers that have left, or are still to leave.
-func (q *answerQueue) release() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.keeps, q.spare = false, nil
 }
 
 // wait waits until something is owed, and reports false if nothing will be.

@@ -132,23 +132,6 @@ func TestQueueBoundsBytes(t *testing.T) {
 	}
 }
 
-// TestQueueKeeps: an answer has the memory of one that has left, but not behind release, also where
-// it was owed then.
-func TestQueueKeeps(t *testing.T) {
-	q := newAnswerQueue()
-	q.keep()
-	q.owe(&answer{status: "first"})
-	first := q.peek()
-	q.remove()
-	if q.owe(&answer{}); q.peek() != first || *first != (answer{}) {
-		t.Errorf("got %p, %+v; want an empty answer in %p", q.peek(), *q.peek(), first)
-	}
-	q.release()
-	if q.remove(); q.spare != nil {
-		t.Error("what left behind release is kept")
-	}
-}
-
 // wireWinners reads WINNERS until one that is not full, as a client has to.
 func wireWinners(t *testing.T, m []byte) (counts []int, packed []byte) {
 	t.Helper()

@@ -391,14 +391,13 @@ func (c *serverConn) overdue() error {
 	return io.EOF
 }
 
-// setBuffer takes a large buffer once the small one is full, and has the queue of answers keep its
-// memory too. Connections that send a byte and hang cost no more than idle ones.
+// setBuffer takes a large buffer once the small one is full. Connections that send a byte
+// and hang cost no more than idle ones.
 func (c *serverConn) setBuffer() {
 	if c.large != nil || len(c.framer.unread()) < idleBuffer {
 		return
 	}
 	c.large = c.svc.buffers.take()
-	c.answerer.queue.keep()
 	rest := copy(c.large, c.framer.unread())
 	c.framer.buf, c.framer.r, c.framer.w = c.large, 0, rest
 }
@@ -407,7 +406,6 @@ func (c *serverConn) setBuffer() {
 // needed any more.
 func (c *serverConn) releaseBuffer() {
 	c.decider.release()
-	c.answerer.queue.release()
 	if c.large != nil {
 		c.svc.buffers.give(c.large)
 		c.large = nil

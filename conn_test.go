@@ -37,9 +37,6 @@ func TestIdleConnectionKeepsNothing(t *testing.T) {
 	ours.Close()
 	srv.ended.Wait()
 	q := c.answerer.queue
-	if q.spare != nil {
-		t.Error("the queue keeps the memory of answers that have left")
-	}
 	if q.first != nil || q.bytes != 0 {
 		t.Errorf("the queue keeps %v, %d bytes", q.first, q.bytes)
 	}
@@ -66,8 +63,8 @@ func TestSmallMessagesKeepNothing(t *testing.T) {
 	q := c.answerer.queue
 	waitFor(t, "the last answer is out of the queue", func() bool { return q.peek() == nil })
 	q.mu.Lock()
-	if q.spare != nil {
-		t.Error("the queue keeps the memory of answers that have left")
+	if q.bytes != 0 {
+		t.Errorf("the queue keeps %d bytes", q.bytes)
 	}
 	q.mu.Unlock()
 	ours.Close()

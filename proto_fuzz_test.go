@@ -202,7 +202,6 @@ func TestAllocations(t *testing.T) {
 	}
 	dst := make([]byte, 0, maxMessage)
 	log, queue := newLogger(io.Discard, slog.LevelInfo), newAnswerQueue()
-	queue.keep()
 	for name, do := range map[string]func(){
 		"parseBatchHead": func() { parseBatchHead(m) },
 		"parseBatchBet":  func() { parseBatchBet(m, batchHead, 0, 150, &b) },
