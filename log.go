@@ -109,9 +109,9 @@ const (
 	tellPatience = time.Second
 	// logDelay is how long a line may wait for others, with which it shares a write: a wake and
 	// a write for each cost 7 % of the server.
-	logDelay = time.Millisecond
+	logDelay = 4 * time.Millisecond
 	// logQueue is how many bytes of lines wait for standard output: then nobody adds to them.
-	logQueue = 64 << 10
+	logQueue = 128 << 10
 	// takesNothing is what is said of a standard output that is stuck.
 	takesNothing = "it takes nothing"
 )
