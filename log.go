@@ -109,9 +109,9 @@ const (
 	tellPatience = time.Second
 	// logDelay is how long a line may wait for others, with which it shares a write: a wake and
 	// a write for each cost 7 % of the server.
-	logDelay = 4 * time.Millisecond
+	logDelay = 10 * time.Millisecond
 	// logQueue is how many bytes of lines wait for standard output: then nobody adds to them.
-	logQueue = 128 << 10
+	logQueue = 64 << 10
 	// takesNothing is what is said of a standard output that is stuck.
 	takesNothing = "it takes nothing"
 )
@@ -128,6 +128,7 @@ type lineWriter struct {
 	errors io.Writer                // where it is said that lines are dropped
 	told   sync.Once                // it was said
 	bar    atomic.Pointer[progress] // shares the terminal and steps aside for a line; nil: there is none
+	hurry  chan struct{}            // has something where somebody waits for the queue: no logDelay then
 
 	mu      sync.Mutex // protects following
 	changed sync.Cond  // for all who wait: lines have come or have left, or a write takes too long
@@ -138,7 +139,7 @@ type lineWriter struct {
 
 // newLineWriter returns a writer of lines to out.
 func newLineWriter(out, errors io.Writer) *lineWriter {
-	w := &lineWriter{out: out, errors: errors}
+	w := &lineWriter{out: out, errors: errors, hurry: make(chan struct{}, 1)}
 	w.changed.L = &w.mu
 	go w.writeLoop()
 	return w
@@ -150,6 +151,7 @@ func (w *lineWriter) Write(lines []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for len(w.queued) >= logQueue && !w.stuck() {
+		w.hurryUp()
 		w.changed.Wait()
 	}
 	if len(w.queued) < logQueue {
@@ -161,19 +163,32 @@ func (w *lineWriter) Write(lines []byte) (int, error) {
 	return len(lines), nil
 }
 
+// hurryUp has the lines that are queued written without logDelay.
+func (w *lineWriter) hurryUp() {
+	select {
+	case w.hurry <- struct{}{}:
+	default: // somebody else has said so
+	}
+}
+
 // stuck reports whether a write has taken too long already. w.mu is held.
 func (w *lineWriter) stuck() bool { return !w.began.IsZero() && time.Since(w.began) >= logPatience }
 
 // writeLoop writes what is queued. The queue and what is being written change places.
 func (w *lineWriter) writeLoop() {
 	var lines []byte
+	delay := time.NewTimer(logDelay)
 	w.mu.Lock()
 	for {
 		for len(w.queued) == 0 {
 			w.changed.Wait()
 		}
 		w.mu.Unlock()
-		time.Sleep(logDelay)
+		delay.Reset(logDelay)
+		select {
+		case <-delay.C:
+		case <-w.hurry:
+		}
 		w.mu.Lock()
 		lines, w.queued, w.began = w.queued, lines[:0], time.Now()
 		w.changed.Broadcast()
@@ -215,6 +230,7 @@ func (w *lineWriter) drain() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for (len(w.queued) > 0 || !w.began.IsZero()) && !w.stuck() {
+		w.hurryUp()
 		w.changed.Wait()
 	}
 	if w.stuck() {

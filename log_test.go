@@ -193,6 +193,26 @@ func TestLogWholeLines(t *testing.T) {
 	}
 }
 
+// TestLogHurries: where many lines come nobody waits until logDelay is over, nor at the end.
+func TestLogHurries(t *testing.T) {
+	const queues = 100
+	w := newLineWriter(io.Discard, io.Discard)
+	line := append(bytes.Repeat([]byte("x"), 99), '\n')
+	began := time.Now()
+	for range queues * logQueue / len(line) {
+		w.Write(line)
+	}
+	w.drain()
+	for range queues {
+		w.Write(line)
+		w.drain()
+	}
+	if took := time.Since(began); took >= queues*logDelay {
+		t.Errorf("got %v for what %d queues hold, and as many single lines, want less than %v", took, queues,
+			queues*logDelay)
+	}
+}
+
 // BenchmarkLogLine writes the line of a batch, as the server and the client do.
 func BenchmarkLogLine(b *testing.B) {
 	log := newLogger(io.Discard, slog.LevelInfo)
