@@ -62,11 +62,9 @@ func TestSmallMessagesKeepNothing(t *testing.T) {
 	}
 	q := c.answerer.queue
 	waitFor(t, "the last answer is out of the queue", func() bool { return q.peek() == nil })
-	q.mu.Lock()
-	if q.bytes != 0 {
-		t.Errorf("the queue keeps %d bytes", q.bytes)
-	}
-	q.mu.Unlock()
 	ours.Close()
 	srv.ended.Wait()
+	if q.first != nil || q.bytes != 0 || cap(c.answerer.out) > outIdle {
+		t.Errorf("the queue keeps %v, %d bytes, and the answerer %d", q.first, q.bytes, cap(c.answerer.out))
+	}
 }

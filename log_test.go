@@ -193,23 +193,27 @@ func TestLogWholeLines(t *testing.T) {
 	}
 }
 
-// TestLogHurries: where many lines come nobody waits until logDelay is over, nor at the end.
+// TestLogHurries: where many lines come nobody waits until logDelay is over, nor at the end. Such
+// waits would be the same each time, so one try of five has to do without.
 func TestLogHurries(t *testing.T) {
-	const queues = 100
+	const queues = 20
 	w := newLineWriter(io.Discard, io.Discard)
 	line := append(bytes.Repeat([]byte("x"), 99), '\n')
-	began := time.Now()
-	for range queues * logQueue / len(line) {
-		w.Write(line)
-	}
-	w.drain()
-	for range queues {
-		w.Write(line)
-		w.drain()
-	}
-	if took := time.Since(began); took >= queues*logDelay {
-		t.Errorf("got %v for what %d queues hold, and as many single lines, want less than %v", took, queues,
-			queues*logDelay)
+	for what, lines := range map[string]int{"twice what the queue holds": 2 * logQueue / len(line), "lines": 1} {
+		fastest := time.Hour
+		for range 5 {
+			began := time.Now()
+			for range queues {
+				for range lines {
+					w.Write(line)
+				}
+				w.drain()
+			}
+			fastest = min(fastest, time.Since(began))
+		}
+		if fastest >= queues*logDelay {
+			t.Errorf("%s: got %v for %d, want less than %v", what, fastest, queues, queues*logDelay)
+		}
 	}
 }
 

@@ -216,8 +216,8 @@ func TestReplicateRefused(t *testing.T) {
 	}
 }
 
-// TestReplicateAwaitsPeers: an engine that says that a server is away is asked again, since one that
-// was just started says so as well.
+// TestReplicateAwaitsPeers: an engine that says that a server is away is asked again, since one
+// that was just started says so as well.
 func TestReplicateAwaitsPeers(t *testing.T) {
 	t.Parallel()
 	e := newFakeEngine(t)
