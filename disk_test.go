@@ -29,10 +29,11 @@ type diskFault struct {
 // A faultDisk passes on to another disk, except for the calls for which fault returns one.
 type faultDisk struct {
 	disk   disk
-	mu     sync.Mutex // protects following
+	mu     sync.Mutex // protects what follows
 	calls  int
 	failed int                         // calls that failed
 	fault  func(c diskCall) *diskFault // nil: none
+	slow   func(name string)           // takes the time of a write or a sync; nil: it takes none
 }
 
 // setFault changes fault.
@@ -55,6 +56,23 @@ func (d *faultDisk) enter(kind, name string) *diskFault {
 		d.failed++
 	}
 	return f
+}
+
+// setSlow changes slow.
+func (d *faultDisk) setSlow(slow func(name string)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.slow = slow
+}
+
+// take takes the time of a call.
+func (d *faultDisk) take(name string) {
+	d.mu.Lock()
+	slow := d.slow
+	d.mu.Unlock()
+	if slow != nil {
+		slow(name)
+	}
 }
 
 // hasFailed reports whether a call has failed.
@@ -108,6 +126,7 @@ func (f *faultFile) ReadAt(p []byte, at int64) (int, error) {
 }
 
 func (f *faultFile) WriteAt(p []byte, at int64) (int, error) {
+	f.d.take(f.name)
 	if fault := f.d.enter("write", f.name); fault != nil {
 		n, _ := f.file.WriteAt(p[:min(fault.short, len(p))], at)
 		return n, fault.err
@@ -133,9 +152,12 @@ func (f *faultFile) failing(kind string, next func() error) error {
 func (f *faultFile) truncate(size int64) error {
 	return f.failing("truncate", func() error { return f.file.truncate(size) })
 }
-func (f *faultFile) datasync() error { return f.failing("datasync", f.file.datasync) }
-func (f *faultFile) sync() error     { return f.failing("sync", f.file.sync) }
-func (f *faultFile) lock() error     { return f.failing("lock", f.file.lock) }
+func (f *faultFile) datasync() error {
+	f.d.take(f.name)
+	return f.failing("datasync", f.file.datasync)
+}
+func (f *faultFile) sync() error { return f.failing("sync", f.file.sync) }
+func (f *faultFile) lock() error { return f.failing("lock", f.file.lock) }
 func (f *faultFile) reserve(end, n int64) error {
 	return f.failing("reserve", func() error { return f.file.reserve(end, n) })
 }

@@ -342,6 +342,83 @@ func testTwoTakenBack(t *testing.T, full string, short int) {
 	}
 }
 
+// TestTakenBackAtSegmentEnd has the rows of a segment's last record meet a full disk while the next
+// group waits to begin a segment of its own: the record is taken back where it stands, and nothing
+// is begun before that.
+func TestTakenBackAtSegmentEnd(t *testing.T) {
+	sim, o, hold := newSimDisk(), newOracle(1), make(chan struct{})
+	d := &faultDisk{disk: sim}
+	s := openTest(t, heldDisk{d, hold}, testOptions())
+	ses, _ := mustHello(t, s, sourceOf(0))
+	commit := func() {
+		g := mustSubmit(t, s, ses, 0)
+		<-hold
+		hold <- struct{}{}
+		if err := g.wait(); err != nil {
+			t.Fatal(err)
+		}
+		o.sources[0] = oracleSource{ses.at.Records, ses.at.Records}
+	}
+	for s.ledger.fits(2 * walPage) {
+		commit()
+	}
+	begun, joined := make(chan struct{}), make(chan struct{})
+	d.setFault(func(c diskCall) *diskFault {
+		switch {
+		case c.kind == "datasync" && begun != nil:
+			close(begun)
+			<-joined
+			begun = nil
+		case c.kind == "write" && c.name == testPath:
+			return &diskFault{syscall.ENOSPC, 30}
+		}
+		return nil
+	})
+	first := mustSubmit(t, s, ses, 0)
+	<-begun
+	second := mustSubmit(t, s, ses, 0)
+	o.sources[0].submitted = ses.at.Records
+	close(joined)
+	<-hold // the rows of the first, for which the second waits
+	waitFor(t, "the second group's turn", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.groups.committing != nil && s.groups.settling()
+	})
+	hold <- struct{}{}
+	for i, g := range []*group{first, second} {
+		if err := g.wait(); err != errUnavailable {
+			t.Errorf("group %d: got %v, want errUnavailable", i+1, err)
+		}
+	}
+	o.refuse(s)
+	sim.mu.Lock()
+	left := []*simDisk{sim.kill(), sim.powerCut(newRNG(1))}
+	sim.mu.Unlock()
+	d.setFault(nil)
+	waitRoom(s)
+	known := o.copy()
+	ses, _ = mustHello(t, s, sourceOf(0))
+	commit()
+	commit()
+	sim.mu.Lock()
+	last := []*simDisk{sim.kill(), sim.powerCut(newRNG(1))}
+	sim.mu.Unlock()
+	if err := s.close(); err != nil {
+		t.Error(err)
+	}
+	for i, after := range append(left, append(last, sim)...) {
+		if i == len(left) {
+			known = o
+		}
+		s := openTest(t, after, testOptions())
+		if err := known.copy().verify(s, after.read(testPath)); err != nil {
+			t.Errorf("state %d: %v", i, err)
+		}
+		s.close()
+	}
+}
+
 // TestFailedSyncOfCheckpoint checks that it ends the store, that no answer leaves after it, and
 // that it is not tried again.
 func TestFailedSyncOfCheckpoint(t *testing.T) {

@@ -81,7 +81,8 @@ func (l *ledger) start(owner ledgerOwner, interval time.Duration) {
 
 // append makes a record durable, of which the first walRecordHead bytes are the log's, and returns
 // its number. Its rows have the CRC sum. The rows of the record before it may be on their way to
-// the bets file meanwhile, if it fits. After an error takeBack must be called.
+// the bets file meanwhile if it fits; else they must be there. After an error takeBack must be
+// called.
 func (l *ledger) append(record, rows []byte, sum uint32) (sequence uint64, err error) {
 	// The steps are those of "Commit of a group" in docs/durability.md.
 	l.writing.Lock()

@@ -79,14 +79,12 @@ func (s *store) commitLoop() {
 		}
 		g.buf = g.seal(g.buf, s.groups.length, s.groups.crc, stamp{})
 		s.groups.length, s.groups.crc = g.length+int64(len(g.rows)), g.crc
-		if !s.ledger.fits(len(g.buf)) {
-			s.awaitSettled()
-		}
-		g.began = time.Now()
 		var err error
-		g.sequence, err = s.ledger.append(g.buf, g.rows, g.rowsSum)
-		s.awaitSettled()
-		s.appended(g, err)
+		if s.ledger.fits(len(g.buf)) || s.awaitSettled() == nil {
+			g.began = time.Now()
+			g.sequence, err = s.ledger.append(g.buf, g.rows, g.rowsSum)
+		}
+		s.appended(g, cmp.Or(s.awaitSettled(), err))
 	}
 }
 
@@ -111,13 +109,14 @@ func (s *store) share(g *group) {
 	s.changed.Broadcast()
 }
 
-// awaitSettled waits until the group before the one in hand is settled, or cannot be.
-func (s *store) awaitSettled() {
+// awaitSettled waits until the group before the one in hand is settled, or returns why it is not.
+func (s *store) awaitSettled() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.groups.settling() {
 		s.changed.Wait()
 	}
+	return s.groups.unwritten
 }
 
 // appended has g settled if its record is durable, while the committer goes on. If it is not, or
@@ -126,7 +125,7 @@ func (s *store) appended(g *group, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.segments = s.ledger.wal.waiting() // here, since the log is the committer's
-	if err = cmp.Or(s.groups.unwritten, err); err != nil {
+	if err != nil {
 		s.refuse(err)
 		return
 	}
