@@ -291,6 +291,7 @@ type workload struct {
 	s      *store
 	o      *oracle
 	lock   func(func()) // runs what changes the oracle; nil: nothing to lock
+	hurry  bool         // many are under way, and no group waits for company
 	ses    []*session
 	groups []*group          // under way, oldest first
 	settle []func(err error) // notes the answer of each, or that it was refused
@@ -331,19 +332,25 @@ func (w *workload) note(change func()) {
 
 // submit sends the next batch of source k.
 func (w *workload) submit(k int) error {
-	d := batchOf(k, w.ses[k].at)
+	ses := w.ses[k]
+	from := ses.at
+	d := batchOf(k, from)
 	if d.total == 0 {
 		return nil
 	}
 	w.note(func() { w.o.sources[k].submitted = max(w.o.sources[k].submitted, d.at.Records) })
-	g, err := w.s.submit(w.ses[k], d)
+	g, err := w.s.submit(ses, d)
 	if err != nil {
 		return err
 	}
 	w.note(func() { w.o.groups[g] = append(w.o.groups[g], oraclePart{k, d.at.Records}) })
 	w.owe(g, func(err error) {
-		if err == nil {
-			w.o.sources[k].answered = max(w.o.sources[k].answered, d.at.Records)
+		src := &w.o.sources[k]
+		switch {
+		case err == nil:
+			src.answered = max(src.answered, d.at.Records)
+		case err == errUnavailable && w.ses[k] == ses: // nothing of it is stored, nor of what follows it
+			src.submitted = min(src.submitted, from.Records)
 		}
 	})
 	return nil
@@ -386,17 +393,26 @@ func (w *workload) settleTo(most int) error {
 }
 
 // run sends batches until steps are done or the store does not take them any more. It returns
-// what ended it.
+// what ended it, and knows the outcome of all that was under way.
 func (w *workload) run(rng *rand.Rand, steps int) error {
-	for w.settleTo(0) != nil { // what the run before has left, one at a time
-	}
+	defer func() {
+		for w.settleTo(0) != nil { // one at a time
+		}
+	}()
 	w.ses = make([]*session, len(w.o.sources))
 	for k := range w.ses {
 		if err := w.hello(k); err != nil {
 			return err
 		}
 	}
+	most := 6
+	if w.hurry {
+		most = 40
+	}
 	for range steps {
+		if w.hurry {
+			w.s.took.latest.Store(0) // as if commits took no time
+		}
 		var err error
 		switch k := rng.IntN(len(w.ses) + 1); {
 		case k == len(w.ses):
@@ -407,7 +423,7 @@ func (w *workload) run(rng *rand.Rand, steps int) error {
 			err = w.submit(k)
 		}
 		if err == nil {
-			err = w.settleTo(rng.IntN(6))
+			err = w.settleTo(rng.IntN(most))
 		}
 		if err != nil {
 			return err

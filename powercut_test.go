@@ -38,7 +38,7 @@ type cutter struct {
 const (
 	// cutSteps is how many messages most lives of a store get at most.
 	cutSteps = 40
-	// cutDepth is how many crashes follow each other at most.
+	// cutDepth is how many crashes follow each other, but for those right after a refusal.
 	cutDepth = 12
 )
 
@@ -79,22 +79,11 @@ func (c *cutter) live(state cutState) {
 	}
 	rng := rand.New(rand.NewPCG(c.rng.Uint64(), 1)) // used with d locked
 	opening, faulty := true, &faultDisk{disk: d}
-	d.before = func() {
-		likely := chance
-		if faulty.hasFailed() {
-			likely = 0.15 // at each of the few calls that take back what failed
-		}
-		if rng.Float64() >= likely || len(c.states) > 400 || state.depth >= cutDepth {
-			return
-		}
+	crash := func(when string) { // with d locked
 		mu.Lock()
 		known := o.copy()
 		mu.Unlock()
 		next := cutState{o: known, depth: state.depth + 1, stream: state.stream.fork()}
-		when := fmt.Sprintf("call %d", d.calls)
-		if opening {
-			when += " of the start"
-		}
 		if rng.IntN(3) == 0 {
 			next.disk, next.story = d.kill(), story+"; kill at "+when
 			c.kills++
@@ -103,6 +92,20 @@ func (c *cutter) live(state cutState) {
 			known.cutPower()
 		}
 		c.states = append(c.states, next)
+	}
+	d.before = func() {
+		likely := chance
+		if faulty.hasFailed() {
+			likely = 0.15 // at each of the few calls that take back what failed
+		}
+		if rng.Float64() >= likely || len(c.states) > 400 || state.depth >= cutDepth {
+			return
+		}
+		when := fmt.Sprintf("call %d", d.calls)
+		if opening {
+			when += " of the start"
+		}
+		crash(when)
 	}
 	if c.shared {
 		c.share(&options, state.stream)
@@ -131,17 +134,25 @@ func (c *cutter) live(state cutState) {
 	}
 	w := &workload{s: s, o: o, lock: func(change func()) { mu.Lock(); defer mu.Unlock(); change() }}
 	steps := c.rng.IntN(cutSteps)
+	if w.hurry = c.rng.IntN(8) == 0; w.hurry { // more than one group is under way
+		faulty.setSlow(takeTime)
+	}
 	if c.rng.IntN(6) == 0 {
 		steps *= 10 // enough for checkpoints
 	}
-	if c.rng.IntN(4) == 0 {
+	if c.rng.IntN(4) == 0 || w.hurry && c.rng.IntN(2) == 0 {
 		name, n := testPath, 1+c.rng.IntN(8)
-		if c.rng.IntN(2) == 0 {
+		if !w.hurry && c.rng.IntN(2) == 0 {
 			name, n = "", 1+c.rng.IntN(100)
 		}
 		faulty.setFault(failWrite(name, n, 1+c.rng.IntN(3), c.rng.IntN(5000)))
 	}
 	err = w.run(c.rng, steps)
+	if faulty.hasFailed() { // seldom; and all that was refused is known
+		d.mu.Lock()
+		crash("the refusal")
+		d.mu.Unlock()
+	}
 	if err != nil && !faulty.hasFailed() && !c.shared {
 		c.t.Errorf("%s: work after the start: got %v, want answers", story, err)
 	}
@@ -181,6 +192,16 @@ func (c *cutter) share(options *storeOptions, stream *fakeStream) {
 // cutPace is that of servers that are alone, and take no time.
 var cutPace = pace{patience: 10 * time.Millisecond, follow: 50 * time.Microsecond, sign: time.Hour,
 	silence: 50 * time.Microsecond, look: time.Hour}
+
+// takeTime makes a disk slow, and some rows take longer than the store reckons with: so it has the
+// next group under way, perhaps in the next segment, before they are written.
+func takeTime(name string) {
+	if name != testPath {
+		time.Sleep(20 * time.Microsecond)
+	} else if rand.IntN(3) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+}
 
 // failWrite makes the n-th write from now on, to any file or to that one, and those that follow
 // it, run of them, fail for lack of room, with so many of their bytes in the file: crashes come
