@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -175,6 +176,57 @@ func TestRoomAgain(t *testing.T) {
 	if err := o.verify(s, data); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestRoomForFullGroups has full groups meet a full disk: together they are more than one record may
+// be, and bets are taken again all the same.
+func TestRoomForFullGroups(t *testing.T) {
+	t.Parallel()
+	d, options := &faultDisk{disk: newSimDisk()}, testOptions()
+	options.segment = walSegment
+	s := openTest(t, d, options)
+	defer s.close()
+	begun, filled, syncs := make(chan struct{}), make(chan struct{}), 0
+	d.setFault(func(c diskCall) *diskFault {
+		switch {
+		case c.kind == "datasync" && syncs < 2:
+			syncs++
+			begun <- struct{}{}
+			<-filled
+		case c.kind == "write" && c.name == testPath:
+			return &diskFault{syscall.ENOSPC, 30}
+		}
+		return nil
+	})
+	row := anonymousBet(0).rows
+	n := maxMessage / len(row)
+	submit := func() (g *group, full bool) {
+		g, err := s.submit(&session{}, &decision{rows: bytes.Repeat(row, n), count: n, total: n})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return g, !g.takesMore()
+	}
+	first, full := submit()
+	groups := []*group{first}
+	for range 2 {
+		<-begun // the record of the group before is on its way
+		g := first
+		for full = false; !full; {
+			g, full = submit()
+		}
+		groups = append(groups, g)
+		filled <- struct{}{}
+	}
+	for i, g := range groups {
+		if err := g.wait(); err != errUnavailable {
+			t.Errorf("group %d: got %v, want errUnavailable", i+1, err)
+		}
+	}
+	d.setFault(nil)
+	waitFor(t, "bets taken again", func() bool { return s.available() == nil })
 }
 
 // TestRefusedGroupSentAgain refuses a group of two batches, and sends one of them again: that

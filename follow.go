@@ -24,7 +24,7 @@ type follower struct {
 	state  *state                           // the store's; read here, and changed by apply alone
 	apply  func(sequence uint64, rec *redo) // brings the state to where a record leaves it
 	buf    []byte                           // for one record with its head
-	need   int                              // bytes of a record for which there was no room; 0: there is room
+	need   int                              // bytes of the records for which there was no room; 0: there is room
 	looked time.Time                        // when the shared log was last known to be there
 	missed int                              // looks since then that failed
 	filled time.Time                        // when it was last said how far the store is

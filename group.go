@@ -195,7 +195,7 @@ var (
 type health struct {
 	trouble error // why not, for now: the disk is full; nil: they are
 	standby error // why not, for now: errStandby, or what keeps this server from it
-	need    int   // bytes of the group that met the trouble; read by the committer, which alone sets it
+	need    int   // bytes of the groups that met the trouble; read by the committer, which alone sets it
 	fatal   error // why nothing is answered any more
 	closing bool
 	turns   uint64 // of the committer: it moves as long as this grows

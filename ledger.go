@@ -267,8 +267,8 @@ func (l *ledger) undo() error {
 	return cause
 }
 
-// hasRoom returns nil if there is room for a record of n bytes and its rows. Records that are stuck
-// are undone first.
+// hasRoom returns nil if there is room for records of n bytes together, and their rows; of the log it
+// tries what the longest one takes. Records that are stuck are undone first.
 func (l *ledger) hasRoom(n int) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -281,6 +281,7 @@ func (l *ledger) hasRoom(n int) error {
 	if err := l.bets.reserve(l.length, int64(n)); err != nil {
 		return err
 	}
+	n = min(n, walMaxRecord)
 	if err := l.makeRoom(n); err != nil {
 		return err
 	}

@@ -279,6 +279,32 @@ func TestE2EFullDisk(t *testing.T) {
 	t.Logf("%d files sent", fillAndFree(t, 4))
 }
 
+// TestE2EFullDiskAtFullLoad fills the disk under ten clients that send as fast as they can: what
+// the server has in hand then is more than one record of the log may be.
+func TestE2EFullDiskAtFullLoad(t *testing.T) {
+	t.Parallel()
+	d, dir := mountSmallDisk(t, "tmpfs", 160<<20), t.TempDir()
+	var lots []*lot
+	var clients []*process
+	for id := 1; id <= 10; id++ {
+		lots = append(lots, makeSample(t, dir, id, 150_000))
+	}
+	for id := 1; id <= 10; id++ {
+		clients = append(clients, d.client(t, dir, id, "-batch.maxAmount=1000", "-batch.window=32", "-loop.period=0s",
+			"-retry.timeout=2m"))
+	}
+	clients[0].waitFor("action: apuestas_enviadas")
+	d.fill()
+	d.waitFor("action: store | result: fail")
+	d.free()
+	d.waitFor("action: store | result: success", "room")
+	for _, c := range clients {
+		c.wantExit(exitDone)
+	}
+	d.stop()
+	wantRows(t, d.stored(t), lots...)
+}
+
 // TestTortureFull fills the disk FULL times.
 func TestTortureFull(t *testing.T) {
 	cycles := torture.Count(t, "FULL", 100)
