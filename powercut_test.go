@@ -112,7 +112,7 @@ func (c *cutter) live(state cutState) {
 	}
 	s, err := openStore(context.Background(), faulty, options, quiet)
 	if err != nil {
-		c.t.Errorf("%s: openStore: got %v, want a start", story, err)
+		c.t.Errorf("%s: openStore: got %v, want a start; the disk's last calls:\n%s", story, err, d.history())
 		return
 	}
 	if c.shared { // what was on its way may still arrive until another record has its place
@@ -129,7 +129,7 @@ func (c *cutter) live(state cutState) {
 	o.started(options.sync)
 	mu.Unlock()
 	if err != nil {
-		c.t.Errorf("%s: %v", story, err)
+		c.t.Errorf("%s: %v; the disk's last calls:\n%s", story, err, d.history())
 		return
 	}
 	w := &workload{s: s, o: o, lock: func(change func()) { mu.Lock(); defer mu.Unlock(); change() }}
@@ -154,7 +154,7 @@ func (c *cutter) live(state cutState) {
 		d.mu.Unlock()
 	}
 	if err != nil && !faulty.hasFailed() && !c.shared {
-		c.t.Errorf("%s: work after the start: got %v, want answers", story, err)
+		c.t.Errorf("%s: work after the start: got %v, want answers; the disk's last calls:\n%s", story, err, d.history())
 	}
 	if err != nil && !c.shared && c.rng.IntN(200) == 0 { // seldom: that takes half a second, of waiting
 		waitRoom(s)

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -27,6 +28,35 @@ type simDisk struct {
 	calls  int                  // calls that change something
 	before func()               // called before each of those, with the disk locked; nil: nothing
 	off    bool                 // the power is off: every call fails
+	did    []simCall            // the last calls that changed something, and those before the crash
+}
+
+// A simCall is what a call did, for whoever has to find out why a store is not what it should be.
+type simCall struct {
+	what string
+	data []byte // that was written
+}
+
+// simKept is how many calls a disk knows at least.
+const simKept = 200
+
+// note notes a call. d.mu is held.
+func (d *simDisk) note(data []byte, what string, args ...any) {
+	if len(d.did) >= 2*simKept {
+		d.did = slices.Clone(d.did[simKept:])
+	}
+	d.did = append(d.did, simCall{fmt.Sprintf(what, args...), data})
+}
+
+// history returns the last calls, a line each.
+func (d *simDisk) history() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var b strings.Builder
+	for _, c := range d.did[max(0, len(d.did)-simKept):] {
+		fmt.Fprintf(&b, "%s %.600q\n", c.what, c.data)
+	}
+	return b.String()
 }
 
 // A simInode is a file without its name.
@@ -84,7 +114,7 @@ func (d *simDisk) open(name string, flag int) (file, error) {
 	if inode == nil && flag&os.O_CREATE == 0 {
 		return nil, &os.PathError{Op: "open", Path: name, Err: syscall.ENOENT}
 	}
-	f := &simFile{d, inode}
+	f := &simFile{d, inode, name}
 	if inode != nil && flag&os.O_TRUNC == 0 {
 		return f, nil
 	}
@@ -103,6 +133,7 @@ func (d *simDisk) open(name string, flag int) (file, error) {
 
 // move changes the folder. d.mu is held.
 func (d *simDisk) move(m simMove) {
+	d.note(nil, "move %q to %q", m.from, m.to)
 	m.apply(d.dir)
 	d.moves = append(d.moves, m)
 }
@@ -129,6 +160,7 @@ func (d *simDisk) syncDir() error {
 	err := d.enter()
 	defer d.mu.Unlock()
 	if err == nil {
+		d.note(nil, "syncDir")
 		d.medium, d.moves = maps.Clone(d.dir), nil
 	}
 	return err
@@ -138,6 +170,7 @@ func (d *simDisk) syncDir() error {
 type simFile struct {
 	d     *simDisk
 	inode *simInode
+	name  string // that it was opened by
 }
 
 func (f *simFile) Close() error               { return nil }
@@ -174,6 +207,7 @@ func (f *simFile) WriteAt(p []byte, at int64) (int, error) {
 		return 0, err
 	}
 	c := simChange{at: at, data: slices.Clone(p)}
+	f.d.note(c.data, "write to %s at %d, %d bytes:", f.name, at, len(p))
 	f.inode.cache = c.apply(f.inode.cache)
 	f.inode.changes = append(f.inode.changes, c)
 	return len(p), nil
@@ -183,6 +217,7 @@ func (f *simFile) truncate(size int64) error {
 	err := f.d.enter()
 	defer f.d.mu.Unlock()
 	if err == nil {
+		f.d.note(nil, "truncate %s to %d", f.name, size)
 		c := simChange{at: size, truncate: true}
 		f.inode.cache = c.apply(f.inode.cache)
 		f.inode.changes = append(f.inode.changes, c)
@@ -196,6 +231,7 @@ func (f *simFile) datasync() error {
 	err := f.d.enter()
 	defer f.d.mu.Unlock()
 	if err == nil {
+		f.d.note(nil, "sync of %s", f.name)
 		for _, c := range f.inode.changes {
 			f.inode.medium = c.apply(f.inode.medium)
 		}
@@ -252,6 +288,8 @@ func (d *simDisk) kill() *simDisk {
 		return copies[i]
 	}
 	k := newSimDisk()
+	k.did = slices.Clone(d.did)
+	k.note(nil, "KILL")
 	for name, i := range d.dir {
 		k.dir[name] = duplicate(i)
 	}
@@ -274,6 +312,8 @@ func (d *simDisk) powerCut(rng *rand.Rand) *simDisk {
 		}
 	}
 	after := newSimDisk()
+	after.did = slices.Clone(d.did)
+	after.note(nil, "POWER CUT")
 	fate := rng.IntN(4) // 0: all that was not synced is lost, 1: all of it survives, else: each its own way
 	sorted := slices.Sorted(maps.Keys(names))
 	for _, name := range sorted {
