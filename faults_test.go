@@ -178,8 +178,8 @@ func TestRoomAgain(t *testing.T) {
 	}
 }
 
-// TestRoomForFullGroups has full groups meet a full disk: together they are more than one record may
-// be, and bets are taken again all the same.
+// TestRoomForFullGroups has full groups meet a full disk: together they are more than one record
+// may be, and bets are taken again all the same.
 func TestRoomForFullGroups(t *testing.T) {
 	t.Parallel()
 	d, options := &faultDisk{disk: newSimDisk()}, testOptions()
@@ -373,22 +373,31 @@ func testTwoTakenBack(t *testing.T, full string, short int) {
 			t.Error(err)
 		}
 	}
-	meanwhile := o.copy()
+	verifyStates(t, "taking back", o, left)
 	o.sources[0] = oracleSource{ses.at.Records, ses.at.Records}
+	verifyStates(t, "the end", o, endStates(t, s, sim))
+}
+
+// endStates closes a store, and returns what a kill or a power cut would have left just before, and
+// what it leaves.
+func endStates(t *testing.T, s *store, sim *simDisk) []*simDisk {
+	t.Helper()
 	sim.mu.Lock()
-	last := []*simDisk{sim.kill(), sim.powerCut(newRNG(1))}
+	states := []*simDisk{sim.kill(), sim.powerCut(newRNG(1)), sim}
 	sim.mu.Unlock()
 	if err := s.close(); err != nil {
 		t.Error(err)
 	}
-	for i, after := range append(left, append(last, sim)...) {
-		known := meanwhile
-		if i >= len(left) {
-			known = o
-		}
-		s := openTest(t, after, testOptions())
-		if err := known.copy().verify(s, after.read(testPath)); err != nil {
-			t.Errorf("state %d, and %d are of the taking back: %v", i, len(left), err)
+	return states
+}
+
+// verifyStates starts a store on each of the states.
+func verifyStates(t *testing.T, when string, known *oracle, states []*simDisk) {
+	t.Helper()
+	for i, state := range states {
+		s := openTest(t, state, testOptions())
+		if err := known.copy().verify(s, state.read(testPath)); err != nil {
+			t.Errorf("%s, state %d: %v", when, i, err)
 		}
 		s.close()
 	}
@@ -453,22 +462,8 @@ func TestTakenBackAtSegmentEnd(t *testing.T) {
 	ses, _ = mustHello(t, s, sourceOf(0))
 	commit()
 	commit()
-	sim.mu.Lock()
-	last := []*simDisk{sim.kill(), sim.powerCut(newRNG(1))}
-	sim.mu.Unlock()
-	if err := s.close(); err != nil {
-		t.Error(err)
-	}
-	for i, after := range append(left, append(last, sim)...) {
-		if i == len(left) {
-			known = o
-		}
-		s := openTest(t, after, testOptions())
-		if err := known.copy().verify(s, after.read(testPath)); err != nil {
-			t.Errorf("state %d: %v", i, err)
-		}
-		s.close()
-	}
+	verifyStates(t, "the refusal", known, left)
+	verifyStates(t, "the end", o, endStates(t, s, sim))
 }
 
 // TestFailedSyncOfCheckpoint checks that it ends the store, that no answer leaves after it, and

@@ -267,8 +267,8 @@ func (l *ledger) undo() error {
 	return cause
 }
 
-// hasRoom returns nil if there is room for records of n bytes together, and their rows; of the log it
-// tries what the longest one takes. Records that are stuck are undone first.
+// hasRoom returns nil if there is room for records of n bytes together, and their rows; of the log
+// it tries what the longest one takes. Records that are stuck are undone first.
 func (l *ledger) hasRoom(n int) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()

@@ -154,7 +154,8 @@ func (c *cutter) live(state cutState) {
 		d.mu.Unlock()
 	}
 	if err != nil && !faulty.hasFailed() && !c.shared {
-		c.t.Errorf("%s: work after the start: got %v, want answers; the disk's last calls:\n%s", story, err, d.history())
+		c.t.Errorf("%s: work after the start: got %v, want answers; the disk's last calls:\n%s", story, err,
+			d.history())
 	}
 	if err != nil && !c.shared && c.rng.IntN(200) == 0 { // seldom: that takes half a second, of waiting
 		waitRoom(s)
