@@ -29,7 +29,7 @@ type diskFault struct {
 // A faultDisk passes on to another disk, except for the calls for which fault returns one.
 type faultDisk struct {
 	disk   disk
-	mu     sync.Mutex // protects what follows
+	mu     sync.Mutex // protects following
 	calls  int
 	failed int                         // calls that failed
 	fault  func(c diskCall) *diskFault // nil: none
