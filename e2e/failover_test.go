@@ -58,22 +58,10 @@ func failover(t *testing.T, es *proc.Engines) {
 	c.awaitAnswers(clients[0], 10)
 	held := c.holder()
 	for _, withEngine := range []bool{false, true} {
-		var leader *proc.Engine
 		if withEngine {
-			leader = c.leader()
-			leader.Kill()
-		}
-		held.kill()
-		for i := range memories {
-			memories[i].follow(t, clients[i])
-		}
-		held.wipe(t)
-		took := c.awaitAnswers(clients[0], 1)
-		t.Logf("office killed and wiped, the engine that led too: %v; intake went on after %v", withEngine, took)
-		if withEngine {
-			if err := leader.Start(); err != nil {
-				t.Fatal(err)
-			}
+			c.withoutLeader(func() { c.wipeHolder(held, clients, memories) })
+		} else {
+			c.wipeHolder(held, clients, memories)
 		}
 		held.start(t)
 		held = c.holder()
@@ -91,6 +79,37 @@ func failover(t *testing.T, es *proc.Engines) {
 	}
 	wantRows(t, c.same(rowBytes(lots...)), lots...)
 	c.stop()
+}
+
+// wipeHolder kills the office that takes the bets and wipes it: the clients go on at the other one.
+func (c *cluster) wipeHolder(held *office, clients []*process, memories []memory) {
+	c.t.Helper()
+	held.kill()
+	for i := range memories {
+		memories[i].follow(c.t, clients[i])
+	}
+	held.wipe(c.t)
+	took := c.awaitAnswers(clients[0], 1)
+	c.t.Logf("office killed and wiped: intake went on after %v", took)
+}
+
+// withoutLeader calls f while the engine that leads the stream is killed, and no stream of these
+// engines is changed by hand.
+func (c *cluster) withoutLeader(f func()) {
+	c.t.Helper()
+	c.engines.ByHand.Lock()
+	defer c.engines.ByHand.Unlock()
+	leader := c.leader()
+	leader.Kill()
+	c.t.Logf("%s, which leads the stream, is killed", leader.Name)
+	f()
+	err := leader.Start()
+	if err == nil {
+		err = c.engines.Ready()
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 // drawFailover kills the office that takes the bets before the draw and after it: there is one draw,

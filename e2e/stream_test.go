@@ -44,6 +44,13 @@ func (c *cluster) api(call string, body map[string]any) string {
 	return string(answer)
 }
 
+// byHand changes the stream by hand while no engine is taken away.
+func (c *cluster) byHand(change func(c *cluster)) {
+	c.engines.ByHand.RLock()
+	defer c.engines.ByHand.RUnlock() // a change that fails ends the test
+	change(c)
+}
+
 // records returns what the stream has.
 func (c *cluster) records() (all [][]byte) {
 	c.t.Helper()
@@ -162,10 +169,10 @@ func refuses(t *testing.T, es *proc.Engines, name string, row spoiling, running 
 	before := o.stored(t)
 	wantRows(t, before, l)
 	if running {
-		row.spoil(c)
+		c.byHand(row.spoil)
 	} else {
 		o.stop()
-		row.spoil(c)
+		c.byHand(row.spoil)
 		o.begin(t)
 	}
 	o.wantExit(exitFailed)
@@ -174,7 +181,7 @@ func refuses(t *testing.T, es *proc.Engines, name string, row spoiling, running 
 		t.Errorf("got %d bytes of bets after the start, want the %d that were there", len(got), len(before))
 	}
 	if !strings.Contains(o.errs.String(), "no such stream") {
-		c.api("STREAM.DELETE.%s", nil)
+		c.byHand(func(c *cluster) { c.api("STREAM.DELETE.%s", nil) })
 	}
 }
 

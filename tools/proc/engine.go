@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -94,6 +95,10 @@ func InstallEngine(ctx context.Context) (string, error) {
 type Engines struct {
 	All     []*Engine
 	program string
+
+	// ByHand is read-held while a stream is changed by hand, which takes all engines and is not
+	// asked for twice, and held by who takes an engine away beside that.
+	ByHand sync.RWMutex
 }
 
 // An Engine is one of them. It may be killed and started again; its addresses stay.
