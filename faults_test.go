@@ -207,7 +207,7 @@ func TestRoomForFullGroups(t *testing.T) {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return g, !g.takesMore()
+		return g, !s.groups.open.takesMore() // g may be the committer's by now
 	}
 	first, full := submit()
 	groups := []*group{first}
@@ -495,4 +495,63 @@ func TestFailedSyncOfCheckpoint(t *testing.T) {
 	if s.close(); syncs != 1 {
 		t.Errorf("syncs of the bets file: got %d, want 1", syncs)
 	}
+}
+
+// A lateOwner is told of a failure some time after the ledger has stopped for it.
+type lateOwner struct {
+	ledgerOwner
+	met, told chan struct{}
+}
+
+func (o lateOwner) failed(err error) {
+	close(o.met)
+	<-o.told
+	o.ledgerOwner.failed(err)
+}
+
+// TestRefusalBesideFailure has rows meet a full disk when a checkpoint has just met a failed sync:
+// the record cannot be taken back any more, so nothing may be said of it, though the store has not
+// been told yet that it has failed.
+func TestRefusalBesideFailure(t *testing.T) {
+	t.Parallel()
+	sim, o, hold := newSimDisk(), newOracle(1), make(chan struct{})
+	d := &faultDisk{disk: sim}
+	s := openTest(t, heldDisk{d, hold}, testOptions())
+	owner := lateOwner{s, make(chan struct{}), make(chan struct{})}
+	s.ledger.owner = owner
+	ses, _ := mustHello(t, s, sourceOf(0))
+	d.setFault(func(c diskCall) *diskFault {
+		switch {
+		case c.name == testPath && c.kind == "datasync":
+			return &diskFault{syscall.EIO, 0}
+		case c.name == testPath && c.kind == "write":
+			return &diskFault{syscall.ENOSPC, 30}
+		}
+		return nil
+	})
+	g := mustSubmit(t, s, ses, 0)
+	o.sources[0].submitted = ses.at.Records
+	<-hold // its rows, whose record is durable
+	checked := make(chan error, 1)
+	go func() { checked <- s.ledger.checkpoint() }()
+	<-owner.met
+	hold <- struct{}{}
+	select {
+	case <-g.done:
+	case <-time.After(50 * time.Millisecond): // it waits; if it ever does not, this is long enough
+	}
+	close(owner.told)
+	if err := <-checked; !isFatal(err) {
+		t.Errorf("the checkpoint: got %v, want a failure", err)
+	}
+	if err := g.wait(); !isFatal(err) {
+		t.Errorf("a batch whose record is in the log: got %v, want that nothing is said of it", err)
+	}
+	sim.mu.Lock()
+	left := []*simDisk{sim.kill(), sim.powerCut(newRNG(1))}
+	sim.mu.Unlock()
+	if err := s.close(); !isFatal(err) {
+		t.Errorf("close: got %v, want the failure", err)
+	}
+	verifyStates(t, "the failure", o, left)
 }

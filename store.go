@@ -263,6 +263,9 @@ func (s *store) refuse(err error) {
 	err = s.ledger.takeBack(err)
 	s.mu.Lock()
 	defer s.changed.Broadcast()
+	for isFatal(err) && s.health.fatal == nil { // whoever met it is about to tell failed
+		s.changed.Wait()
+	}
 	failed := s.groups.clear(&s.state)
 	if s.health.fatal != nil { // failed was told of it
 		for _, g := range failed {
@@ -281,15 +284,13 @@ func (s *store) refuse(err error) {
 		need += len(g.buf)
 		for _, src := range g.senders {
 			src.submitted = s.state.sources.at(src.key) // back to what is durable
-			// Its connection may have more to submit before it reads of the refusal: without the
-			// source it can't.
+			// Else its connection might submit more before it reads of the refusal.
 			src.owner = nil
 			s.part(src, g)
 		}
 		g.end(outcome)
 	}
-	// Whoever finished in these groups must say it again; the draw is the committer's to make
-	// again.
+	// Whoever finished in these groups must say it again; the draw is the committer's to make again.
 	s.resetDrawing()
 	switch {
 	case s.isShared():
