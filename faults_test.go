@@ -182,10 +182,20 @@ func TestRoomAgain(t *testing.T) {
 // may be, and bets are taken again all the same.
 func TestRoomForFullGroups(t *testing.T) {
 	t.Parallel()
-	d, options := &faultDisk{disk: newSimDisk()}, testOptions()
+	t.Run("alone", func(t *testing.T) {
+		testFullGroups(t, testOptions(), func(err error) bool { return err == errUnavailable })
+	})
+	// There the record is not taken back: it stands in the shared log.
+	t.Run("shared", func(t *testing.T) { testFullGroups(t, sharedOptions(newFakeStream().link()), isFatal) })
+}
+
+// testFullGroups has one full group's rows meet the full disk while the next group is full.
+func testFullGroups(t *testing.T, options storeOptions, refused func(error) bool) {
+	d := &faultDisk{disk: newSimDisk()}
 	options.segment = walSegment
 	s := openTest(t, d, options)
 	defer s.close()
+	awaitTaking(t, s)
 	begun, filled, syncs := make(chan struct{}), make(chan struct{}), 0
 	d.setFault(func(c diskCall) *diskFault {
 		switch {
@@ -193,7 +203,7 @@ func TestRoomForFullGroups(t *testing.T) {
 			syncs++
 			begun <- struct{}{}
 			<-filled
-		case c.kind == "write" && c.name == testPath:
+		case c.kind == "write" && c.name == testPath && syncs == 2:
 			return &diskFault{syscall.ENOSPC, 30}
 		}
 		return nil
@@ -209,21 +219,20 @@ func TestRoomForFullGroups(t *testing.T) {
 		defer s.mu.Unlock()
 		return g, !s.groups.open.takesMore() // g may be the committer's by now
 	}
-	first, full := submit()
-	groups := []*group{first}
-	for range 2 {
+	submit()
+	var groups [2]*group
+	for i := range groups {
 		<-begun // the record of the group before is on its way
-		g := first
-		for full = false; !full; {
-			g, full = submit()
+		for full := false; !full; {
+			groups[i], full = submit()
 		}
-		groups = append(groups, g)
 		filled <- struct{}{}
 	}
-	for i, g := range groups {
-		if err := g.wait(); err != errUnavailable {
-			t.Errorf("group %d: got %v, want errUnavailable", i+1, err)
-		}
+	if err := groups[0].wait(); !refused(err) {
+		t.Errorf("the group that met a full disk: got %v", err)
+	}
+	if err := groups[1].wait(); err != errUnavailable {
+		t.Errorf("the group behind it: got %v, want errUnavailable", err)
 	}
 	d.setFault(nil)
 	waitFor(t, "bets taken again", func() bool { return s.available() == nil })
