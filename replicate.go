@@ -38,7 +38,7 @@ const (
 // runReplicate is mode replicate.
 func runReplicate(ctx context.Context, cfg *config, log *slog.Logger, out *lineWriter) error {
 	cfg.logTo(log)
-	m := &replication{log: log, most: replicateMost}
+	m := &replication{log: log, most: replicateMost, peers: goneAfter}
 	if cfg.stream.servers != "" {
 		var err error
 		if m.stream, err = dialStream(&cfg.stream, log); err != nil {
@@ -72,6 +72,7 @@ type replication struct {
 	shown  func(*progress) // is told of the bar
 	stream *stream         // nil: the store is to be in none
 	most   int             // replicateMost, but in tests
+	peers  time.Duration   // for how long engines may say that too few of them are up; goneAfter, but in tests
 	ledger *ledger
 	state  *state
 }
@@ -199,7 +200,7 @@ func (m *replication) join(ctx context.Context) (last uint64, err error) {
 		case err == nil || isFatal(err):
 			return last, err
 		case isCode(err, codeStreamGone) || isCode(err, codeNameInUse): // it is there, or is not, only since now
-		case isCode(err, codeNoPeers) && time.Since(began) < goneAfter:
+		case isCode(err, codeNoPeers) && time.Since(began) < m.peers:
 		case errors.As(err, &refused) && refused.Code < 500:
 			return 0, m.stream.errorf("it cannot be made: %w", err)
 		}

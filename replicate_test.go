@@ -9,15 +9,17 @@ import (
 	"hash/crc32"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // replicateTest is mode replicate with a store on d and the stream of e; without e, with none.
 func replicateTest(t *testing.T, ctx context.Context, d disk, e *fakeEngine) error {
 	t.Helper()
-	m := &replication{log: quiet, most: 1000, shown: func(*progress) {}}
+	m := &replication{log: quiet, most: 1000, peers: goneAfter, shown: func(*progress) {}}
 	if e != nil {
 		m.stream = openFake(t, e)
 		defer m.stream.close()
@@ -227,6 +229,22 @@ func TestReplicateAwaitsPeers(t *testing.T) {
 	}
 	if len(e.records) == 0 || len(e.reads) > 0 {
 		t.Errorf("got %d records, %d answers left", len(e.records), len(e.reads))
+	}
+}
+
+// TestReplicateWithoutPeers: an engine that goes on saying that a server is away is believed.
+func TestReplicateWithoutPeers(t *testing.T) {
+	t.Parallel()
+	e := newFakeEngine(t)
+	e.deleted, e.reads = true, slices.Repeat([]string{"ok", "10005"}, 50)
+	m := &replication{log: quiet, most: 1000, peers: time.Millisecond, shown: func(*progress) {}, stream: openFake(t, e)}
+	defer m.stream.close()
+	err := m.run(context.Background(), storeOf(100, 3, false), smallOptions())
+	if err == nil || !strings.Contains(err.Error(), "cannot be made") || !isCode(err, codeNoPeers) {
+		t.Errorf("got %v, want the engine's reason", err)
+	}
+	if len(e.reads) < 10 {
+		t.Errorf("got %d answers left: it was asked on and on", len(e.reads))
 	}
 }
 

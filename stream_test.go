@@ -318,8 +318,8 @@ func TestStreamMaxPayload(t *testing.T) {
 		})
 		go func() {
 			if what == "replicate" {
-				m := &replication{log: newLogger(lines, slog.LevelInfo), most: 1000, shown: func(*progress) {},
-					stream: s}
+				m := &replication{log: newLogger(lines, slog.LevelInfo), most: 1000, peers: goneAfter,
+					shown: func(*progress) {}, stream: s}
 				done <- m.run(context.Background(), storeOf(100, 3, false), smallOptions())
 				return
 			}

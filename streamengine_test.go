@@ -266,7 +266,7 @@ func TestReplicateEngine(t *testing.T) {
 	d := storeOf(50_000, 100, true)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	m := &replication{log: quiet, most: replicateMost, shown: func(*progress) {}, stream: s}
+	m := &replication{log: quiet, most: replicateMost, peers: goneAfter, shown: func(*progress) {}, stream: s}
 	if err := m.run(ctx, d, smallOptions()); err != nil {
 		t.Fatal(err)
 	}
