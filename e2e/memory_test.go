@@ -179,7 +179,7 @@ func TestIdleKeys(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("SKIPPED: it is not known how to ask this system for a process's memory")
 	}
-	const agencies, each, most = 4, 32, 40
+	const agencies, each, most = 16, 32, 40
 	k := newKeyring(t, agencies)
 	o := &office{dir: t.TempDir(), port: freePort(t)}
 	o.process = launchCommand(t, "server", plain.tp0(t, o.dir, "-mode=server", "-server.host=127.0.0.1",
