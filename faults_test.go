@@ -186,7 +186,7 @@ func TestRoomForFullGroups(t *testing.T) {
 		testFullGroups(t, testOptions(), func(err error) bool { return err == errUnavailable })
 	})
 	// There the record is not taken back: it stands in the shared log.
-	t.Run("shared", func(t *testing.T) { testFullGroups(t, sharedOptions(newFakeStream().link()), isFatal) })
+	t.Run("shared", func(t *testing.T) { testFullGroups(t, sharedOptions(newFakeStream(t).link()), isFatal) })
 }
 
 // testFullGroups has one full group's rows meet the full disk while the next group is full.

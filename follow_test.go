@@ -29,7 +29,7 @@ type pair struct {
 // answered.
 func newPair(t *testing.T, change func(*storeOptions)) *pair {
 	t.Helper()
-	p := &pair{stream: newFakeStream(), o: newOracle(2)}
+	p := &pair{stream: newFakeStream(t), o: newOracle(2)}
 	for i := range p.stores {
 		p.disks[i], p.links[i] = &faultDisk{disk: newSimDisk()}, p.stream.link()
 		options := sharedOptions(p.links[i])
@@ -378,7 +378,7 @@ func (l *logLines) await(t *testing.T, parts ...string) {
 // stream and what to do, and that all is well again.
 func TestTermLines(t *testing.T) {
 	t.Parallel()
-	stream, lines := newFakeStream(), &logLines{}
+	stream, lines := newFakeStream(t), &logLines{}
 	link := stream.link()
 	s, err := openStore(context.Background(), newSimDisk(), sharedOptions(link), newLogger(lines, slog.LevelInfo))
 	if err != nil {
@@ -419,7 +419,7 @@ func TestJoinSaysNothingAtOnce(t *testing.T) {
 // take bets again, and lose the term: its supervisor is told what is so each time, from READY on.
 func TestSupervisorStandby(t *testing.T) {
 	t.Parallel()
-	stream, d := newFakeStream(), &faultDisk{disk: newSimDisk()}
+	stream, d := newFakeStream(t), &faultDisk{disk: newSimDisk()}
 	link := stream.link()
 	s := openTest(t, d, sharedOptions(link))
 	hear, getenv := listenNotify(t, 400*time.Millisecond)

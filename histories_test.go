@@ -36,7 +36,7 @@ type shareServer struct {
 
 // newHistory starts the servers.
 func newHistory(t *testing.T, seed uint64) *history {
-	h := &history{t: t, rng: newRNG(seed), stream: newFakeStream(), o: newOracle(3)}
+	h := &history{t: t, rng: newRNG(seed), stream: newFakeStream(t), o: newOracle(3)}
 	h.w = &workload{o: h.o}
 	h.pace = testPace
 	if h.rng.IntN(2) == 0 {

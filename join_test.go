@@ -14,7 +14,7 @@ import (
 // log alone.
 func sharedStore(t *testing.T) (*simDisk, *fakeStream, *oracle) {
 	t.Helper()
-	d, stream, o := newSimDisk(), newFakeStream(), newOracle(2)
+	d, stream, o := newSimDisk(), newFakeStream(t), newOracle(2)
 	s := openTest(t, d, sharedOptions(stream.link()))
 	awaitTaking(t, s)
 	w := &workload{s: s, o: o}

@@ -48,7 +48,7 @@ func (c *cutter) run(states int) {
 		if len(c.states) == 0 {
 			state := cutState{disk: newSimDisk(), o: newOracle(3), story: "new"}
 			if c.shared {
-				state.stream = newFakeStream()
+				state.stream = newFakeStream(c.t)
 			}
 			c.states = append(c.states, state)
 		}

@@ -318,7 +318,7 @@ func openFrozen(t *testing.T, version string) *store {
 	options := storeOptions{path: path, agencies: 2, winner: 9}
 	// The records of the log that it shared, if it did.
 	if records, err := os.ReadFile(filepath.Join("testdata", "store", version, "records")); err == nil {
-		stream := newFakeStream()
+		stream := newFakeStream(t)
 		for ; len(records) > 0; records = records[4+binary.LittleEndian.Uint32(records):] {
 			stream.records = append(stream.records, records[4:4+binary.LittleEndian.Uint32(records)])
 		}

@@ -51,8 +51,14 @@ const (
 	sendFaults              // how many there are
 )
 
-// newFakeStream returns an empty stream.
-func newFakeStream() *fakeStream { return &fakeStream{id: testStore} }
+// newFakeStream returns an empty stream. It skips the test in a build without streams.
+func newFakeStream(t testing.TB) *fakeStream {
+	t.Helper()
+	if !canShare {
+		t.Skip("SKIPPED: this build has no streams")
+	}
+	return &fakeStream{id: testStore}
+}
 
 // fork returns the stream as it is now, for a server that goes on from here; nil if there is none.
 func (s *fakeStream) fork() *fakeStream {
@@ -303,7 +309,7 @@ func (s *store) sequence() uint64 {
 // TestSharedYoungLeader has a stream that says for a moment that it ends earlier than it does: no
 // server takes that for a loss, one that starts no more than one that takes bets.
 func TestSharedYoungLeader(t *testing.T) {
-	stream, d := newFakeStream(), newSimDisk()
+	stream, d := newFakeStream(t), newSimDisk()
 	for range 2 {
 		s, err := openStore(context.Background(), d, sharedOptions(stream.link()), quiet)
 		if err != nil {
@@ -328,7 +334,7 @@ func TestSharedYoungLeader(t *testing.T) {
 // from nothing: all have the same bets.
 func TestSharedFailover(t *testing.T) {
 	t.Parallel()
-	stream, o := newFakeStream(), newOracle(2)
+	stream, o := newFakeStream(t), newOracle(2)
 	var disks []*simDisk
 	var stores []*store
 	var links []*fakeLink
