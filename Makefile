@@ -117,6 +117,7 @@ engine:
 .PHONY: torture
 torture:
 	TORTURE=1 $(GO) test -count=1 -timeout 0 -p 1 -run 'Torture|TestStore(Flips|Truncations)' -v . ./e2e
+	$(GO) test -count=1 -tags notls . # the unit tests in the smallest build
 
 ## bench                bets a second against this disk's limit, then Go's benchmarks (ROWS, CLIENTS, ROUNDS; STREAM=1: with a stream)
 .PHONY: bench
