@@ -58,8 +58,9 @@ func TestTortureReplicate(t *testing.T) {
 func replicateKilled(t *testing.T, kills int) {
 	es, stream := startEngines(t)
 	dir, args := t.TempDir(), append([]string{"-mode=replicate"}, stream...)
-	bets := betsFile(50_000 * min(kills, 20))
+	bets := betsFile(50_000 * min(kills, 100))
 	writeFile(t, dir, "bets.csv", string(bets))
+	const done = "action: replicate | result: success"
 	for i := range kills {
 		p := launch(t, dir, "replicate", args...)
 		p.waitFor("action: config | result: success", "stream_password: set")
@@ -71,11 +72,14 @@ func replicateKilled(t *testing.T, kills int) {
 		case <-p.Done:
 		}
 		p.kill()
+		if len(p.lines(done)) > 0 {
+			t.Logf("all is in the stream after %d kills", i)
+			break
+		}
 	}
 	p := launch(t, dir, "replicate", args...)
 	p.wantExit(exitDone)
-	done := p.waitFor("action: replicate | result: success")
-	records := field(done, "records")
+	records := field(p.waitFor(done), "records")
 	for _, e := range es.All {
 		for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 			facts, err := e.Stream("TP0")
