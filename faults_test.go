@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -563,4 +564,55 @@ func TestRefusalBesideFailure(t *testing.T) {
 		t.Errorf("close: got %v, want the failure", err)
 	}
 	verifyStates(t, "the failure", o, left)
+}
+
+// TestRefusedStaysOut has a BET refused, and the next one, a record of the same shape in the same
+// place, torn behind its head by a power cut: the checksum of its head fits the body of the refused
+// one, which must not be there any more.
+func TestRefusedStaysOut(t *testing.T) {
+	for _, mode := range []time.Duration{syncAlways, time.Hour} {
+		options := testOptions()
+		options.sync = mode
+		sim, o := newSimDisk(), newOracle(1)
+		d := &faultDisk{disk: sim}
+		d.setFault(failWrite(testPath, 1, 1, 10))
+		w := &workload{s: openTest(t, d, options), o: o}
+		if err := errors.Join(w.submitAnonymous(), w.settleTo(0)); !errors.Is(err, errUnavailable) {
+			t.Fatalf("on a full disk: got %v, want errUnavailable", err)
+		}
+		sim.mu.Lock()
+		next := sim.powerCut(newRNG(1))
+		sim.mu.Unlock()
+		sim.powerOff()
+		w.s.close()
+
+		w.s = openTest(t, next, options)
+		log := next.dir[testPath+".wal.00"]
+		var torn *simDisk
+		next.mu.Lock()
+		next.before = func() { // the call behind the write of the record
+			n := len(log.changes)
+			if torn != nil || n == 0 || log.changes[n-1].at != walPage {
+				return
+			}
+			torn = next.kill()
+			data := simChange{at: walPage, data: log.changes[n-1].data[:redoRowsAt]}.apply(slices.Clone(log.medium))
+			torn.put(testPath+".wal.00", data)
+		}
+		next.mu.Unlock()
+		if err := errors.Join(w.submitAnonymous(), w.settleTo(0)); err != nil {
+			t.Fatal(err)
+		}
+		next.powerOff()
+		w.s.close()
+		if torn == nil {
+			t.Fatal("the second record is not where the first one was")
+		}
+		o.answered = nil // the power went before
+		s := openTest(t, torn, options)
+		if err := o.verify(s, torn.read(testPath)); err != nil {
+			t.Errorf("store.sync %v: %v", mode, err)
+		}
+		s.close()
+	}
 }

@@ -292,6 +292,7 @@ type workload struct {
 	o      *oracle
 	lock   func(func()) // runs what changes the oracle; nil: nothing to lock
 	hurry  bool         // many are under way, and no group waits for company
+	bare   bool         // it sends nothing but BETs without HELLO: many records are of one shape
 	ses    []*session
 	groups []*group          // under way, oldest first
 	settle []func(err error) // notes the answer of each, or that it was refused
@@ -415,7 +416,7 @@ func (w *workload) run(rng *rand.Rand, steps int) error {
 		}
 		var err error
 		switch k := rng.IntN(len(w.ses) + 1); {
-		case k == len(w.ses):
+		case k == len(w.ses) || w.bare:
 			err = w.submitAnonymous()
 		case rng.IntN(16) == 0: // a newer connection takes over
 			err = w.hello(k)

@@ -137,6 +137,7 @@ func (c *cutter) live(state cutState) {
 	if w.hurry = c.rng.IntN(8) == 0; w.hurry { // more than one group is under way
 		faulty.setSlow(takeTime)
 	}
+	w.bare = c.rng.IntN(4) == 0
 	if c.rng.IntN(6) == 0 {
 		steps *= 10 // enough for checkpoints
 	}

@@ -97,6 +97,9 @@ func (r *redo) seal(buf []byte, length int64, crc uint32, by stamp) []byte {
 	le.PutUint64(buf[walRecordHead:], uint64(length))
 	le.PutUint32(buf[walRecordHead+8:], r.count)
 	le.PutUint32(buf[walRecordHead+12:], uint32(len(r.rows)))
+	// A CRC that follows on what it is of cancels it: so the record's own does not depend on
+	// which rows these are, as long as r.crc fits them. See takeBack; the next version is to have
+	// something in between.
 	buf = le.AppendUint32(buf, r.crc)
 	buf = le.AppendUint16(buf, uint16(len(r.marks)))
 	for _, m := range r.marks {

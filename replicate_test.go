@@ -237,7 +237,8 @@ func TestReplicateWithoutPeers(t *testing.T) {
 	t.Parallel()
 	e := newFakeEngine(t)
 	e.deleted, e.reads = true, slices.Repeat([]string{"ok", "10005"}, 50)
-	m := &replication{log: quiet, most: 1000, peers: time.Millisecond, shown: func(*progress) {}, stream: openFake(t, e)}
+	m := &replication{log: quiet, most: 1000, peers: time.Millisecond, shown: func(*progress) {},
+		stream: openFake(t, e)}
 	defer m.stream.close()
 	err := m.run(context.Background(), storeOf(100, 3, false), smallOptions())
 	if err == nil || !strings.Contains(err.Error(), "cannot be made") || !isCode(err, codeNoPeers) {

@@ -290,7 +290,7 @@ func (s *store) refuse(err error) {
 		}
 		g.end(outcome)
 	}
-	// Whoever finished in these groups must say it again; the draw is the committer's to make again.
+	// Whoever finished in these groups must say it again; the draw is the committer's to make.
 	s.resetDrawing()
 	switch {
 	case s.isShared():

@@ -30,9 +30,10 @@ import (
 //	36  4  CRC-32C of bytes 0 to 35
 //
 // An epoch is of one use of a segment, so that no record of an earlier use can pass for one of
-// this. Since epochs grow, the segment with the largest one is where the log ends, whatever
-// else crashes have left. The first one of a log is random: nobody who sends bets can know an
-// epoch, and make bytes of a name look like a record.
+// this. (An epoch that a torn header took along may be given once more: then the numbers tell,
+// since a checkpoint covers all that the segment had.) Since epochs grow, the segment with the
+// largest one is where the log ends, whatever else crashes have left. The first one of a log is
+// random: nobody who sends bets can know an epoch, and make bytes of a name look like a record.
 //
 // Each record starts on a page, so that no page ever holds bytes of two commits and a torn page
 // harms none but the last:
@@ -130,12 +131,13 @@ func (w *wal) write(record []byte, at, n int, sum uint32) error {
 	return nil
 }
 
-// takeBack makes the last record void: its head is zeroed, durably, and the next record will
-// have its number. After an error that is not fatal it is to be called again. Two may be taken
-// back, of one segment.
+// takeBack makes the last record void: it is zeroed, durably, and the next record will have its
+// number. Not the head alone: a head fits every body of its shape (record.go), and that of the next
+// record may be all that a power cut leaves of it. After an error that is not fatal it is to be
+// called again. Two may be taken back, of one segment.
 func (w *wal) takeBack() error {
 	s := w.latest
-	if _, err := s.file.WriteAt(w.zeros[:walRecordHead], w.start); err != nil {
+	if err := w.fill(s.file, w.start, s.end); err != nil {
 		return fmt.Errorf("wal: taking back a record: %w", err)
 	}
 	s.end, w.start = w.start, w.before
