@@ -137,11 +137,14 @@ func (c *cutter) live(state cutState) {
 	if w.hurry = c.rng.IntN(8) == 0; w.hurry { // more than one group is under way
 		faulty.setSlow(takeTime)
 	}
-	w.bare = c.rng.IntN(4) == 0
-	if c.rng.IntN(6) == 0 {
+	if w.bare = c.rng.IntN(4) == 0; w.bare { // what is alike is to be in the same place in several lives
+		steps = 1 + c.rng.IntN(2)
+	} else if c.rng.IntN(6) == 0 {
 		steps *= 10 // enough for checkpoints
 	}
-	if c.rng.IntN(4) == 0 || w.hurry && c.rng.IntN(2) == 0 {
+	if w.bare && c.rng.IntN(2) == 0 {
+		faulty.setFault(failWrite(testPath, 1, 1+c.rng.IntN(3), c.rng.IntN(100)))
+	} else if c.rng.IntN(4) == 0 || w.hurry && c.rng.IntN(2) == 0 {
 		name, n := testPath, 1+c.rng.IntN(8)
 		if !w.hurry && c.rng.IntN(2) == 0 {
 			name, n = "", 1+c.rng.IntN(100)
