@@ -338,7 +338,7 @@ func TestWALTakeBack(t *testing.T) {
 		}
 		for range 3 { // as often as there is no room, even for the zeros
 			d.setFault(failWrite("", 1, 1, short))
-			if err := appendTest(w, "second"); !errors.Is(err, syscall.ENOSPC) || isFatal(err) {
+			if err := appendTest(w, strings.Repeat("second", 1000)); !errors.Is(err, syscall.ENOSPC) || isFatal(err) {
 				t.Fatalf("short %d: got %v, want ENOSPC that is not fatal", short, err)
 			}
 			d.setFault(failWrite("", 1, 1, short))
@@ -348,6 +348,9 @@ func TestWALTakeBack(t *testing.T) {
 			if err := w.takeBack(); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if rest := d.disk.(*simDisk).read(testPath + ".wal.00")[w.current.end:]; len(bytes.Trim(rest, "\x00")) > 0 {
+			t.Errorf("short %d: bytes of what was taken back are there still", short)
 		}
 		if _, got, _, _ := openTestWAL(d.disk.(*simDisk).kill(), false, 0); len(got) != 1 {
 			t.Errorf("short %d: got %q, want the first record alone", short, got)

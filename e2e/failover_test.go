@@ -217,7 +217,7 @@ func quorum(t *testing.T, es *proc.Engines) {
 }
 
 // damage takes a block file from an engine that does not lead, and changes a byte of another one,
-// while the engine is down.
+// while the engine is down. It waits until the engine has found that out.
 func (c *cluster) damage() *proc.Engine {
 	c.t.Helper()
 	e := c.engines.All[0]
@@ -244,6 +244,10 @@ func (c *cluster) damage() *proc.Engine {
 	if err := e.Start(); err != nil {
 		c.t.Fatal(err)
 	}
+	c.until("what the damaged engine says of its replica", func() bool {
+		facts, err := e.Stream(c.stream)
+		return err == nil && facts.State.Deleted > 0
+	})
 	return e
 }
 
@@ -263,10 +267,6 @@ func holes(t *testing.T, es *proc.Engines) {
 	first := c.client(dir, 1, 0, "-batch.maxAmount=5", "-batch.window=1")
 	first.wantExit(exitDone)
 	e := c.damage()
-	c.until("what the damaged engine says of its replica", func() bool {
-		facts, err := e.Stream("TP0")
-		return err == nil && facts.State.Deleted > 0
-	})
 	facts, _ := e.Stream("TP0")
 	standby := c.other(c.holder())
 	standby.stop() // a new connection: else it looks once a minute
@@ -357,10 +357,6 @@ func TestTortureHolesSpread(t *testing.T) {
 	c.client(dir, 1, 0).wantExit(exitDone)
 	text := c.same(len(bets) + rowBytes(lots[0]))
 	damaged := c.damage()
-	c.until("what the damaged engine says of its replica", func() bool {
-		facts, err := damaged.Stream(c.stream)
-		return err == nil && facts.State.Deleted > 0
-	})
 	for e := c.wholeReplica(); e != nil; e = c.wholeReplica() {
 		if err := es.Ready(); err != nil {
 			t.Fatal(err)
